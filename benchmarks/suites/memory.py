@@ -1,0 +1,107 @@
+"""Memory of many loaded models, and of a server that has none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from contextlib import ExitStack
+
+from benchmarks import environments
+from benchmarks.bench import Bench
+from benchmarks.processes import anonymous_mib, command_line
+from benchmarks.servers import Inline, MultiModelServer, Native, Server, ServerFailed
+
+#: Trimming after a load and the kernel's own counters come a moment later.
+_SETTLE_S = 1.0
+
+
+def memory(bench: Bench) -> None:
+    """Memory with 1, 10, … loaded models, each asked once; a server of its own for each case."""
+    counts = bench.plan.resident_counts
+    plans: list[tuple[type[Server], str, str, tuple[int, ...]]] = [
+        (Native, "xgboost, shared worker", "xgboost", counts),
+        (Native, "sklearn, shared worker", "sklearn", counts),
+        (Native, "xgboost, own worker", "xgboost-own-code", counts),
+        (Inline, "xgboost, shared worker", "xgboost", counts),
+        (MultiModelServer, "xgboost, shared worker", "xgboost", bench.plan.mms_resident_counts),
+    ]
+    for kind, case, model, marks in plans:
+        if bench.wants(kind):
+            _fill(bench, kind, case, model, marks)
+
+
+def _fill(bench: Bench, kind: type[Server], case: str, model_kind: str, marks: tuple[int, ...]) -> None:
+    models = bench.store.copies(model_kind, max(marks))
+    with ExitStack() as stack:
+        server = bench.start(stack, kind)
+        time.sleep(_SETTLE_S)
+        empty_mib = server.processes.used_mib()
+        bench.record("memory", case, kind.name, "0 models", "MiB", 0, empty_mib)
+        started = time.monotonic()
+        first_mib = empty_mib
+        for number, model in enumerate(models, 1):
+            try:
+                server.load(model)
+                server.check(model)
+            except ServerFailed as error:
+                bench.note_invalid("memory", f"{case}, model {number}", kind.name, error)
+                return
+            if number not in marks:
+                continue
+            time.sleep(_SETTLE_S)
+            used_mib = server.processes.used_mib()
+            bench.record("memory", case, kind.name, f"{number} models", "MiB", 0, used_mib)
+            after_s = time.monotonic() - started
+            bench.say(f"{kind.name}, {case}: {number} models, {used_mib:.0f} MiB, {after_s:.0f} s")
+            if number == marks[0]:
+                first_mib = used_mib
+            else:
+                marginal = (used_mib - first_mib) / (number - marks[0])
+                bench.record("memory", case, kind.name, f"marginal, {number} models", "MiB", 0, marginal)
+
+
+def empty(bench: Bench) -> None:
+    """Start with no model: time to the first 200 of /ping against the template's imports; idle memory."""
+    if not bench.wants(Native):
+        return
+    for number in range(bench.plan.starts):
+        bench.say(f"start {number + 1} of {bench.plan.starts}")
+        with ExitStack() as stack:
+            server = bench.start(stack, Native)
+            time.sleep(_SETTLE_S)
+            template = server.template_pid()
+            modules = _preloaded(template)
+            idle_mib = server.processes.used_mib()
+            template_mib = anonymous_mib(template)
+        imports_s = _imports_s(modules)
+        figures = {
+            "ready": ("s", server.ready_s),
+            "imports": ("s", imports_s),
+            "ready beyond imports": ("s", server.ready_s - imports_s),
+            "idle": ("MiB", idle_mib),
+            "template": ("MiB", template_mib),
+            "idle beyond template": ("MiB", idle_mib - template_mib),
+        }
+        for metric, (unit, value) in figures.items():
+            bench.record("empty", "no model", Native.name, metric, unit, number, value)
+
+
+def _preloaded(template_pid: int) -> list[str]:
+    """Return the handler modules that the template was told to import."""
+    arguments = command_line(template_pid).split()
+    return arguments[arguments.index("mmekit.worker.template") + 2 :]
+
+
+def _imports_s(modules: list[str]) -> float:
+    code = (
+        "import json, sys, time; started = time.monotonic()\n"
+        "from mmekit.worker import template; template.preload(sys.argv[1:])\n"
+        "print(json.dumps(time.monotonic() - started))"
+    )
+    python = environments.NATIVE / "bin" / "python"
+    environ = {**environments.clean_environ(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [python, "-c", code, *modules], env=environ, capture_output=True, text=True, check=True
+    )
+    return float(json.loads(done.stdout.splitlines()[-1]))

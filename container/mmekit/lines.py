@@ -1,0 +1,107 @@
+r"""The form in which a worker's output reaches the server: lines that carry their model and stream.
+
+A tagged line is ``\x01 model \x02 stream \x02 text \n``, written at once and at most ``PIPE_BUF`` long,
+so that processes sharing the pipe do not mix within a line (pipe(7)). What C code writes has no tag.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: A tagged line is never longer (pipe(7): writes up to PIPE_BUF are atomic; 4096 on Linux).
+PIPE_BUF = 4096
+#: Longer lines are cut, in bytes.
+MAX_LINE = 8192
+
+_START = b"\x01"
+_SEPARATOR = b"\x02"
+#: After the stream's name: the line goes on in the next one.
+_CONTINUED = b"+"
+_CUT = f" … [line cut after {MAX_LINE} bytes]"
+#: A longer name is cut in the tag: it takes its share of PIPE_BUF.
+_MAX_NAME = 1024
+
+
+class Line(NamedTuple):
+    """One line of output; model and stream are None for what was written past Python."""
+
+    model: str | None
+    stream: str | None
+    text: str
+
+
+def tag(model: str, stream: str) -> tuple[bytes, bytes]:
+    """Return what goes before the text of a line, and before a piece of it that goes on in the next."""
+    # Names are opaque strings, so they may hold the very bytes that divide the fields.
+    name = model.encode("unicode_escape")[:_MAX_NAME]
+    start = _START + name + _SEPARATOR + stream.encode()
+    return start + _SEPARATOR, start + _CONTINUED + _SEPARATOR
+
+
+def pieces(tags: tuple[bytes, bytes], line: bytes) -> list[bytes]:
+    """Return the writes for one line without its end, each at most ``PIPE_BUF``."""
+    last, continued = tags
+    room = PIPE_BUF - len(continued) - 1
+    starts = range(0, max(len(line), 1), room)
+    return [
+        (continued if start + room < len(line) else last) + line[start : start + room] + b"\n"
+        for start in starts
+    ]
+
+
+class LineParser:
+    """Turns what came through a worker's pipe into lines; holds what is not complete yet."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        #: The untagged line that is being read is over its limit and already given out.
+        self._skipping = False
+        #: Pieces of lines that go on, by model and stream.
+        self._begun: dict[tuple[bytes, bytes], bytes] = {}
+
+    def feed(self, data: bytes) -> list[Line]:
+        """Take bytes as they came; return the lines that they complete, in order."""
+        lines = []
+        *complete, self._rest = (self._rest + data).split(b"\n")
+        for raw in complete:
+            if self._skipping:
+                self._skipping = False
+            elif (line := self._line(raw)) is not None:
+                lines.append(line)
+        if self._skipping:
+            self._rest = b""
+        elif len(self._rest) > MAX_LINE + PIPE_BUF:
+            lines.append(Line(None, None, _text(self._rest)))
+            self._rest = b""
+            self._skipping = True
+        return lines
+
+    def close(self) -> list[Line]:
+        """Return what a worker left without an end of line when it ended."""
+        rest, self._rest = self._rest, b""
+        lines = [line] if rest and (line := self._line(rest)) else []
+        for (model, stream), text in self._begun.items():
+            lines.append(Line(_name(model), stream.decode(), _text(text)))
+        self._begun.clear()
+        return lines
+
+    def _line(self, raw: bytes) -> Line | None:
+        fields = raw[1:].split(_SEPARATOR, 2) if raw.startswith(_START) else []
+        if len(fields) != 3:
+            return Line(None, None, _text(raw))
+        model, stream, text = fields
+        key = (model, stream.removesuffix(_CONTINUED))
+        text = self._begun.pop(key, b"") + text
+        if stream.endswith(_CONTINUED):
+            self._begun[key] = text[: MAX_LINE + 1]
+            return None
+        return Line(_name(model), stream.decode("utf-8", "replace"), _text(text))
+
+
+def _name(model: bytes) -> str:
+    return model.decode("unicode_escape", "replace")
+
+
+def _text(raw: bytes) -> str:
+    text = raw[:MAX_LINE].decode("utf-8", "replace")
+    return text + _CUT if len(raw) > MAX_LINE else text

@@ -1,0 +1,132 @@
+"""Logs: one JSON object a line on standard error, written off the event loop.
+
+Records go through a queue to one writing thread; a second thread reads what workers print, so
+that a model which prints megabytes slows itself down and nobody else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import selectors
+import threading
+import time
+
+from mmekit.lines import LineParser
+
+#: Records that may wait for the writing thread; more are dropped and counted.
+_MAX_WAITING = 10_000
+
+#: What log records of this package may carry beside their message.
+_EXTRAS = ("model", "target", "worker", "stream", "request_id")
+
+#: Read from a worker's pipe at once.
+_READ_BYTES = 65536
+
+_LEVELS = {"CRITICAL": 50, "ERROR": 40, "WARNING": 30, "INFO": 20, "DEBUG": 10}
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON: time (UTC, ms), level, logger, message, and extras that are set."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        milliseconds = int(record.created * 1000) % 1000
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{milliseconds:03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name in _EXTRAS:
+            if value := getattr(record, name, None):
+                line[name] = value
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class _BoundedQueueHandler(logging.handlers.QueueHandler):
+    """Drops what the writer cannot keep up with and says later how much."""
+
+    dropped = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+            return
+        if self.dropped:
+            lost, self.dropped = self.dropped, 0
+            logging.getLogger(__name__).warning("%d log records were dropped: the log is read too slowly.", lost)
+
+
+def set_up(level: int) -> None:
+    """Send all records of this process to standard error; called once, by the command."""
+    records: queue.Queue[logging.LogRecord] = queue.Queue(_MAX_WAITING)
+    writer = logging.StreamHandler()
+    writer.setFormatter(JsonFormatter())
+    listener = logging.handlers.QueueListener(records, writer)
+    listener.start()
+    atexit.register(listener.stop)
+    root = logging.getLogger()
+    root.handlers[:] = [_BoundedQueueHandler(records)]
+    root.setLevel(level)
+
+
+class OutputCollector:
+    """Reads what workers write to their standard output and error, line by line, into the log.
+
+    Lines that a model's Python code printed carry its name; lines of native code, which has no
+    such tag, carry only the worker's number (0 is the template).
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        self._new: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._log = logging.getLogger("mmekit.output")
+
+    def start(self) -> None:
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._thread.start()
+
+    def add(self, descriptor: int, worker: int) -> None:
+        """Take over the read end of a worker's output pipe."""
+        self._new.put((descriptor, worker))
+        os.write(self._wake_write, b"x")
+
+    def _run(self) -> None:
+        parsers: dict[int, tuple[LineParser, int]] = {}
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd == self._wake_read:
+                    os.read(self._wake_read, 4096)
+                    while not self._new.empty():
+                        descriptor, worker = self._new.get()
+                        parsers[descriptor] = (LineParser(), worker)
+                        self._selector.register(descriptor, selectors.EVENT_READ)
+                    continue
+                parser, worker = parsers[key.fd]
+                data = os.read(key.fd, _READ_BYTES)
+                for model, stream, text in parser.feed(data) if data else parser.close():
+                    self._write(worker, model, stream, text)
+                if not data:
+                    self._selector.unregister(key.fd)
+                    os.close(key.fd)
+                    del parsers[key.fd]
+
+    def _write(self, worker: int, model: str | None, stream: str | None, text: str) -> None:
+        level, message = _level_of(text)
+        self._log.log(level, "%s", message, extra={"worker": worker, "model": model, "stream": stream})
+
+
+def _level_of(text: str) -> tuple[int, str]:
+    """Workers put the level in front of what they log; what models print is information."""
+    name, _, rest = text.partition(" ")
+    return (_LEVELS[name], rest) if name in _LEVELS else (logging.INFO, text)

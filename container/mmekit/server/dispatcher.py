@@ -1,0 +1,288 @@
+"""Takes requests from the queues of models to workers, and answers back; one call a worker.
+
+The model whose oldest request has waited longest goes next. What a call's end means for others
+(a crash, a deadline, a stall) is decided here; where models go then is the registry's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from mmekit.errors import (
+    MmekitError,
+    ModelNotFound,
+    PredictionTimeout,
+    ServiceUnavailable,
+    WorkerDied,
+)
+from mmekit.server.model import Model, State
+from mmekit.server.queues import Caller, Pending
+from mmekit.server.workers import Job, Worker
+from mmekit.worker.messages import (
+    Answer,
+    Call,
+    Failure,
+    Headers,
+    Invoke,
+    Message,
+    Part,
+    StreamEnd,
+    StreamStart,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class AnsweredError(MmekitError):
+    """Carries a worker's ``Failure`` to the caller with its own status and type."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.status = failure.status
+        self.type = failure.type
+
+
+class Dispatcher:
+    """Runs calls. ``models`` is the registry's own mapping: names to ready and other models."""
+
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        self.models = models
+        #: Set by the registry: bring a model that no worker holds back.
+        self.reload: Callable[[Model], None] = lambda model: None
+        self.stopping = False
+
+    # --- from the routes -----------------------------------------------------------------------
+
+    def invoke(self, name: str, caller: Caller, request_id: str, headers: Headers, body: bytes | bytearray) -> None:
+        """Queue a request; its caller is answered later, or at once when a worker is idle.
+
+        Raises ModelNotFound when the model is not loaded, ServiceUnavailable when too many wait
+        or it is quarantined.
+        """
+        model = self.models.get(name)
+        if model is None or model.state is not State.READY:
+            raise _not_loaded(name, model)
+        if model.quarantine:
+            raise ServiceUnavailable(model.quarantine, None)
+        model.queue.push(Pending(caller, request_id, headers, body), time.monotonic())
+        self.kick(model)
+
+    def kick(self, model: Model) -> None:
+        """Start a call of this model on an idle worker that holds it, if there is one."""
+        for worker in model.workers:
+            if worker.idle:
+                self.next(worker)
+                return
+        if not model.workers and model.queue:
+            self.reload(model)
+
+    # --- choosing --------------------------------------------------------------------------------
+
+    def next(self, worker: Worker) -> None:
+        """Give an idle worker the model whose oldest request has waited longest."""
+        if not worker.idle:
+            return
+        now = time.monotonic()
+        chosen: Model | None = None
+        chosen_at = float("inf")
+        if len(worker.models) == 1:
+            names = iter(worker.models)
+            model = self.models.get(next(names))
+            candidates = [model] if model else []
+        else:
+            candidates = [self.models[n] for n in worker.models if n in self.models and self.models[n].queue]
+        for model in candidates:
+            ready_at = model.queue.ready_at(model.batching)
+            if ready_at > now and model.queue:
+                self._wait_for_company(model, ready_at - now)
+            elif ready_at < chosen_at:
+                chosen, chosen_at = model, ready_at
+        if chosen is not None:
+            self._call(chosen, worker, now)
+
+    def _wait_for_company(self, model: Model, delay_s: float) -> None:
+        """MMS's max_batch_delay, asked for by the model: come back when its window closes."""
+        if model.window is None:
+            model.window = asyncio.get_running_loop().call_later(delay_s, self._window_closed, model)
+
+    def _window_closed(self, model: Model) -> None:
+        model.window = None
+        self.kick(model)
+
+    def _call(self, model: Model, worker: Worker, now: float) -> None:
+        batch = model.queue.take(model.batching)
+        if not batch:
+            self._drained(model)
+            return
+        if model.queue:
+            model.backlog_since = model.backlog_since or now
+            model.copies_needed_at = now
+        else:
+            model.backlog_since = None
+        model.running += 1
+        worker.last_call_at = now
+        calls = [Call(pending.request_id, pending.headers, len(pending.body)) for pending in batch]
+        run = _Run(self, model, worker, batch)
+        message = Invoke(model.name, calls, batch[0].alone)
+        bodies = [pending.body for pending in batch]
+        worker.run(Job(message, bodies, model.timeout_s, run.on_message, run.on_lost))
+
+    # --- ends of calls ---------------------------------------------------------------------------
+
+    def finished(self, model: Model, worker: Worker, anon_bytes: int) -> None:
+        """A call came to its end (from its run)."""
+        assert worker.job is not None
+        model.running -= 1
+        model.learn(time.monotonic() - worker.job.started_at)
+        worker.anon_bytes = anon_bytes
+        self._drained(model)
+
+    def lost(self, model: Model, batch: list[Pending], error: MmekitError) -> None:
+        """The worker ended during this call: answer one request, run several again, each alone."""
+        model.running -= 1
+        if len(batch) > 1 and isinstance(error, WorkerDied):
+            for pending in batch:
+                pending.alone = True
+            model.queue.push_back(batch)
+            self.kick(model)
+        else:
+            self._offence(model, error)
+            for pending in batch:
+                pending.caller.fail(error)
+        self._drained(model)
+
+    def _offence(self, model: Model, error: MmekitError) -> None:
+        if not isinstance(error, WorkerDied | PredictionTimeout):
+            return
+        now = time.monotonic()
+        if model.offended(model.crashes, now):
+            model.quarantine = (
+                f"Model {model.name} ended its worker {len(model.crashes)} times within ten minutes and is "
+                f"quarantined; the last time: {error.message} Unload it and load it again to try once more."
+            )
+            _log.error("%s", model.quarantine)
+            self.fail_waiting(model, ServiceUnavailable(model.quarantine, None))
+
+    def fail_waiting(self, model: Model, error: MmekitError) -> None:
+        """Answer all that wait for a model with one error."""
+        for pending in model.queue.clear():
+            pending.caller.fail(error)
+        self._drained(model)
+
+    def _drained(self, model: Model) -> None:
+        if model.state is State.UNLOADING and not model.running and not model.queue:
+            model.drained.set()
+
+    # --- time --------------------------------------------------------------------------------------
+
+    def check_deadlines(self, workers: list[Worker], now: float) -> None:
+        """End workers whose call outlived its deadline; answer requests that waited too long."""
+        for worker in workers:
+            job = worker.job
+            if job and not worker.retiring and now - job.started_at > job.timeout_s:
+                _log.error("Worker %d is ended: %s took over %g s.", worker.number, job.model, job.timeout_s)
+                worker.end(_too_slow(job))
+        for model in list(self.models.values()):
+            if model.queue and now - model.queue.oldest_at > model.timeout_s:
+                for pending in model.queue.expire(now - model.timeout_s):
+                    pending.caller.fail(
+                        PredictionTimeout(
+                            f"Model {model.name}: the request waited {model.timeout_s:g} s and no worker came "
+                            f"free (SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS)."
+                        )
+                    )
+                self._drained(model)
+
+    def waiting_behind(self, worker: Worker) -> list[Model]:
+        """Return the other models whose requests only this worker can take."""
+        running = worker.job.model if worker.job else ""
+        others = (self.models[name] for name in worker.models if name != running and name in self.models)
+        return [model for model in others if model.queue and model.workers == [worker]]
+
+
+class _Run:
+    """One call on its way: passes frames to its callers."""
+
+    __slots__ = ("batch", "dispatcher", "model", "streaming", "worker")
+
+    def __init__(self, dispatcher: Dispatcher, model: Model, worker: Worker, batch: list[Pending]) -> None:
+        self.dispatcher = dispatcher
+        self.model = model
+        self.worker = worker
+        self.batch = batch
+        self.streaming = False
+
+    def on_message(self, message: Message, body: bytes | bytearray) -> bool:
+        if isinstance(message, Answer):
+            self.dispatcher.finished(self.model, self.worker, message.anon_bytes)
+            self._answer(message, body)
+            return True
+        caller = self.batch[0].caller
+        if isinstance(message, StreamStart):
+            self.streaming = True
+            caller.start_stream(message.status, message.headers, message.reason, self.worker.resume_stream)
+        elif isinstance(message, Part):
+            self._part(caller, body)
+        elif isinstance(message, StreamEnd):
+            self.dispatcher.finished(self.model, self.worker, message.anon_bytes)
+            error = AnsweredError(message.failure) if message.failure else None
+            if self.streaming or error is None:
+                caller.end_stream(error)
+            else:
+                caller.fail(error)
+            return True
+        return False
+
+    def _answer(self, message: Answer, body: bytes | bytearray) -> None:
+        if len(self.batch) == 1:
+            self._reply(self.batch[0].caller, message, 0, body)
+            return
+        view = memoryview(body)
+        start = 0
+        for index, pending in enumerate(self.batch):
+            length = message.replies[index].length
+            self._reply(pending.caller, message, index, view[start : start + length])
+            start += length
+
+    def _reply(self, caller: Caller, message: Answer, index: int, body: bytes | bytearray | memoryview) -> None:
+        reply = message.replies[index]
+        if reply.failure is None:
+            caller.answer(reply, body)
+        else:
+            caller.fail(AnsweredError(reply.failure))
+
+    def _part(self, caller: Caller, body: bytes | bytearray) -> None:
+        if caller.gone:
+            self.worker.cancel_stream()
+        elif not caller.part(body):
+            self.worker.pause_stream()
+
+    def on_lost(self, error: MmekitError) -> None:
+        if self.streaming:
+            self.dispatcher.lost(self.model, [], error)
+            self.batch[0].caller.end_stream(error)
+        else:
+            self.dispatcher.lost(self.model, self.batch, error)
+
+
+def _not_loaded(name: str, model: Model | None) -> ModelNotFound:
+    if model is None:
+        return ModelNotFound(f"Model not found: {name}")
+    return ModelNotFound(f"Model not found: {name} (it is {model.state.value} at the moment)")
+
+
+def _too_slow(job: Job) -> MmekitError:
+    if isinstance(job.message, Invoke):
+        return PredictionTimeout(
+            f"Model {job.model} did not answer within {job.timeout_s:g} s and its worker was replaced "
+            f"(SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS)."
+        )
+    return PredictionTimeout(
+        f"Model {job.model}: its load did not end within {job.timeout_s:g} s and its worker was replaced "
+        f"(MMEKIT_LOAD_TIMEOUT_SECONDS)."
+    )
+
+

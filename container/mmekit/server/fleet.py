@@ -1,0 +1,328 @@
+"""All workers: the template that forks them, the spare that is kept ready, who shares and who does not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from mmekit.errors import MmekitError, OutOfResources, ServiceUnavailable, WorkerDied
+from mmekit.server.placement import Kind
+from mmekit.server.workers import Worker
+from mmekit.worker.messages import Fork, Forked, FrameReader, TemplateReady, encode
+
+_log = logging.getLogger(__name__)
+
+#: A template that dies this often in a row is started without frameworks.
+_TEMPLATE_TRIES = 3
+
+#: A worker that cannot take calls by then is given up.
+_START_TIMEOUT_S = 120.0
+
+
+class MemoryReadings(Protocol):
+    """Counts the memory of this server's processes."""
+
+    def watch(self, pid: int, baseline_bytes: int = 0) -> None: ...
+
+    def forget(self, pid: int) -> None: ...
+
+
+class OutputCollector(Protocol):
+    """Takes the read end of a worker's output pipe."""
+
+    def add(self, descriptor: int, worker: int) -> None: ...
+
+
+class Template:
+    """The process that workers are forked from; replaced when it dies."""
+
+    def __init__(
+        self,
+        modules: list[str],
+        environ: Mapping[str, str],
+        collector: OutputCollector,
+        readings: MemoryReadings,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.modules = modules
+        self.environ = environ
+        self.collector = collector
+        self.readings = readings
+        self.on_lost = on_lost
+        self.pid = 0
+        self.imported: frozenset[str] = frozenset()
+        self.ready = asyncio.Event()
+        self._failures = 0
+        self._control: socket.socket | None = None
+        self._reader = FrameReader()
+        self._forking = asyncio.Lock()
+        self._forked: asyncio.Future[Forked] | None = None
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the process; ``ready`` is set when its imports are done."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        log_read, log_write = os.pipe()
+        modules = self.modules if self._failures < _TEMPLATE_TRIES else []
+        self._control, self._reader = ours, FrameReader()
+        command = [sys.executable, "-m", "mmekit.worker.template", str(theirs.fileno()), *modules]
+        self.pid = _spawn(command, self.environ, (theirs.fileno(),), log_write)
+        theirs.close()
+        os.close(log_write)
+        self.collector.add(log_read, 0)
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._readable)
+
+    async def fork(self, number: int, channel: socket.socket, log_write: int) -> None:
+        """Fork a worker that gets these descriptors.
+
+        Raises OutOfResources when the kernel refuses (processes, memory); WorkerDied when the
+        template went away meanwhile.
+        """
+        async with self._forking:
+            await self.ready.wait()
+            assert self._control is not None
+            self._forked = asyncio.get_running_loop().create_future()
+            try:
+                socket.send_fds(self._control, [encode(Fork(number))], [channel.fileno(), log_write])
+                answer = await self._forked
+            except OSError as error:
+                raise WorkerDied(f"The template process has gone: {error.strerror}.") from None
+            finally:
+                self._forked = None
+        if answer.error:
+            raise OutOfResources(f"No further worker process can be started: {answer.error}.")
+
+    def close(self) -> None:
+        """End the template; it has no work of its own to finish."""
+        self._closed = True
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+
+    def _readable(self) -> None:
+        assert self._control is not None
+        try:
+            data = self._control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        for message, _ in self._reader.feed(data):
+            if isinstance(message, TemplateReady):
+                self._failures = 0
+                self.readings.watch(self.pid)
+                self.imported = frozenset(message.modules)
+                self.ready.set()
+                _log.info("Template %d is ready: imports took %.0f ms.", self.pid, message.imports_ms)
+            elif isinstance(message, Forked) and self._forked and not self._forked.done():
+                self._forked.set_result(message)
+
+    def _lost(self) -> None:
+        self.readings.forget(self.pid)
+        self._failures += 1
+        self.ready.clear()
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+        if self._forked and not self._forked.done():
+            self._forked.set_exception(WorkerDied("The template process died while it forked a worker."))
+        if self._closed:
+            return
+        _log.error("The template process died (%d in a row); it is started again.", self._failures)
+        if self._failures == _TEMPLATE_TRIES:
+            _log.error("It is started without %s: loads will import them.", ", ".join(self.modules) or "modules")
+        delay = 0.0 if self._failures == 1 else min(5.0, 0.2 * 2**self._failures)
+        asyncio.get_running_loop().call_later(delay, self._restart)
+
+    def _restart(self) -> None:
+        if not self._closed:
+            self.start()
+            self.on_lost()
+
+
+class Fleet:
+    """Every worker of the server; keeps one spare forked and ready."""
+
+    def __init__(
+        self, modules: list[str], environ: Mapping[str, str], collector: OutputCollector, readings: MemoryReadings
+    ) -> None:
+        self.environ = environ
+        self.readings = readings
+        self.collector = collector
+        self.template = Template(modules, environ, collector, readings, self._refill)
+        self.workers: dict[int, Worker] = {}
+        self.spare: Worker | None = None
+        #: Set by the composition root.
+        self.on_idle: Callable[[Worker], None] = lambda worker: None
+        self.on_exit: Callable[[Worker, MmekitError], None] = lambda worker, reason: None
+        self._numbers = itertools.count(1)
+        self._refilling: asyncio.Task[None] | None = None
+        self._wants_spare = True
+        self._closed = False
+
+    # --- start and stop ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.template.start()
+        self._refill()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker can be had at once: the template is warm and a worker came up."""
+        return self.template.ready.is_set() and (self.spare is not None or bool(self.workers))
+
+    async def close(self, timeout_s: float) -> None:
+        """End all workers: those between calls leave by themselves, the rest is killed in the end."""
+        self._closed = True
+        if self._refilling:
+            self._refilling.cancel()
+        self.template.close()
+        workers = list(self.workers.values())
+        for worker in workers:
+            worker.retire()
+        if workers:
+            _, pending = await asyncio.wait([worker.exited for worker in workers], timeout=timeout_s)
+        for worker in workers:
+            if not worker.exited.done():
+                worker.end(WorkerDied("The server is stopping."))
+        await asyncio.gather(*(asyncio.wait([w.exited], timeout=1) for w in workers))
+
+    def reaped(self, pid: int, wait_status: int) -> None:
+        """A child has ended: tell the worker that it was (from the reaper)."""
+        for worker in self.workers.values():
+            if worker.pid == pid:
+                worker.reaped(wait_status)
+                return
+
+    # --- workers ------------------------------------------------------------------------------
+
+    def of_kind(self, kind: Kind) -> list[Worker]:
+        return [worker for worker in self.workers.values() if worker.kind is kind and worker.alive]
+
+    async def take(self, kind: Kind) -> Worker:
+        """Return a worker for this purpose: the spare when it is ready, else one forked now.
+
+        Raises OutOfResources when no process can be had.
+        """
+        self._wants_spare = True
+        worker = self.take_spare(kind)
+        if worker is None:
+            worker = await self.fork(kind)
+        return worker
+
+    def take_spare(self, kind: Kind) -> Worker | None:
+        """Return the spare for this purpose and fork another in the background; None if not ready."""
+        spare, self.spare = self.spare, None
+        if spare is not None:
+            spare.kind = kind
+        self._refill()
+        return spare
+
+    def release_spare(self) -> int:
+        """End the spare, because memory is short; return about how many bytes that frees."""
+        spare, self.spare = self.spare, None
+        self._wants_spare = False
+        if spare is None:
+            return 0
+        spare.retire()
+        return 4 * 1024 * 1024
+
+    async def fork(self, kind: Kind) -> Worker:
+        """Fork a worker from the template. Raises OutOfResources, WorkerDied."""
+        for attempt in range(3):
+            try:
+                return await self._start(kind, exec_fresh=False)
+            except WorkerDied as error:
+                if attempt == 2 or self._closed:
+                    raise
+                _log.warning("A worker could not be forked (%s); trying again.", error)
+        raise AssertionError("unreachable")
+
+    async def start_fresh(self, kind: Kind, gpu_id: int | None = None) -> Worker:
+        """Start a worker that shares nothing with the template: for a GPU, or for shadowing code."""
+        worker = await self._start(kind, exec_fresh=True)
+        worker.gpu_id = gpu_id
+        return worker
+
+    async def _start(self, kind: Kind, exec_fresh: bool) -> Worker:
+        if self._closed:
+            raise ServiceUnavailable("The server is stopping.", None)
+        number = next(self._numbers)
+        try:
+            ours, theirs = socket.socketpair()
+            log_read, log_write = os.pipe()
+        except OSError as error:
+            raise OutOfResources(f"No further worker can be connected: {error.strerror}.") from None
+        worker = Worker(number, kind, self._idle, self._exited)
+        with ours, theirs:
+            try:
+                if exec_fresh:
+                    worker.pid = self._exec(theirs, log_write)
+                else:
+                    await self.template.fork(number, theirs, log_write)
+            except BaseException:
+                os.close(log_read)
+                raise
+            finally:
+                os.close(log_write)
+            self.workers[number] = worker
+            self.collector.add(log_read, number)
+            await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours.dup())
+        try:
+            await asyncio.wait_for(asyncio.shield(worker.started), _START_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            worker.end(WorkerDied("The worker did not come up in time."))
+            raise WorkerDied(f"A new worker did not answer within {_START_TIMEOUT_S:.0f} s.") from None
+        self.readings.watch(worker.pid, 0 if exec_fresh else worker.baseline_bytes)
+        return worker
+
+    def _exec(self, channel: socket.socket, log_write: int) -> int:
+        command = [sys.executable, "-m", "mmekit.worker.main", str(channel.fileno()), str(log_write)]
+        return _spawn(command, self.environ, (channel.fileno(), log_write), log_write)
+
+    def _idle(self, worker: Worker) -> None:
+        self.on_idle(worker)
+
+    def _exited(self, worker: Worker, reason: MmekitError) -> None:
+        self.readings.forget(worker.pid)
+        self.workers.pop(worker.number, None)
+        if worker is self.spare:
+            self.spare = None
+            self._refill()
+        self.on_exit(worker, reason)
+
+    def _refill(self) -> None:
+        if self._closed or self.spare or not self._wants_spare:
+            return
+        if self._refilling and not self._refilling.done():
+            return
+        self._refilling = asyncio.get_running_loop().create_task(self._fork_spare())
+
+    async def _fork_spare(self) -> None:
+        try:
+            self.spare = await self.fork(Kind.SPARE)
+        except MmekitError as error:
+            _log.warning("No spare worker: %s", error)
+            self._wants_spare = False
+
+
+def _spawn(command: list[str], environ: Mapping[str, str], descriptors: tuple[int, ...], log_write: int) -> int:
+    """Start a process whose output goes to ``log_write``; the reaper collects it, not subprocess."""
+    child = subprocess.Popen(
+        command, env=environ, stdin=subprocess.DEVNULL, stdout=log_write, stderr=log_write, pass_fds=descriptors
+    )
+    child.returncode = 0  # no waiting and no warning from subprocess
+    return child.pid

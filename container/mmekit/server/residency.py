@@ -1,0 +1,390 @@
+"""Brings models into workers and takes them out: placement, admission to memory, copies, moves.
+
+Order of a load: the worker, its turn, admission, the handler in the worker, the measured cost into
+the ledger. A model that lost its worker comes back when it is next asked for, from its folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from mmekit import artifact
+from mmekit.config import Config
+from mmekit.errors import MmekitError, ModelLoadError, OutOfResources, WorkerDied
+from mmekit.server.capacity import descriptor_headroom, pids_headroom
+from mmekit.server.dispatcher import AnsweredError, Dispatcher
+from mmekit.server.estimates import Estimator
+from mmekit.server.fleet import Fleet
+from mmekit.server.memory import Grant, Memory, call_data_bytes, load_data_bytes
+from mmekit.server.model import MEMORY_S, Model, State
+from mmekit.server.placement import Candidate, Kind, Rule, pick_shared
+from mmekit.server.workers import Worker
+from mmekit.worker.messages import Load, Loaded, LoadFailed, Message, Unload
+
+_log = logging.getLogger(__name__)
+
+#: An unload is quick; a worker that needs longer than a running call may take is ended.
+_UNLOAD_TIMEOUT_S = 350.0
+
+#: Processes and descriptors that a further worker must leave free.
+_PROCESS_ROOM = 16
+_DESCRIPTOR_ROOM = 64
+
+#: Residents called within this time make a worker busy for slow loads.
+_BUSY_S = 1.0
+
+
+class Residency:
+    """Knows which worker holds which model; the only one who loads and unloads in workers."""
+
+    def __init__(
+        self,
+        config: Config,
+        fleet: Fleet,
+        dispatcher: Dispatcher,
+        memory: Memory,
+        estimator: Estimator,
+        rule: Rule,
+        target: int,
+    ) -> None:
+        self.config = config
+        self.fleet = fleet
+        self.dispatcher = dispatcher
+        self.memory = memory
+        self.estimator = estimator
+        self.rule = rule
+        #: How many shared workers there should be.
+        self.target = target
+        #: Loads into one shared worker come one by one: each is admitted when it is its turn.
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._loading: Counter[int] = Counter()
+        self._grants: dict[tuple[str, int], Grant] = {}
+        self._settled = asyncio.Event()
+        self._starting_device: dict[int, asyncio.Task[Worker]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        dispatcher.reload = self.reload
+        fleet.on_exit = self.on_exit
+        fleet.on_idle = dispatcher.next
+
+    # --- loads -------------------------------------------------------------------------------
+
+    async def bring(self, model: Model) -> None:
+        """Load a model into one more worker.
+
+        Raises ModelLoadError and its like when its code or files fail, OutOfResources when
+        something is short that other models hold.
+        """
+        kind = self._kind(model)
+        worker = await self._worker_for(model, kind)
+        self._loading[worker.number] += 1
+        try:
+            async with self._turns[worker.number]:
+                await self._load(model, worker)
+        except BaseException:
+            if worker.kind is Kind.OWN and not worker.models:
+                worker.end(WorkerDied("The load in this worker failed."))
+            raise
+        finally:
+            self._loading[worker.number] -= 1
+        model.resident(worker)
+        self.dispatcher.next(worker)
+
+    def _kind(self, model: Model) -> Kind:
+        if model.own_until > time.monotonic() and self.rule.sharing == "auto":
+            return Kind.OWN
+        return self.rule.kind_for(model.needs)
+
+    async def _load(self, model: Model, worker: Worker) -> None:
+        assert model.subject is not None
+        estimate = self.estimator.estimate(model.subject)
+        grant = await self._admit(model, estimate.memory_bytes, estimate.origin)
+        try:
+            reply = await self._ask(model, worker, grant)
+            if isinstance(reply, LoadFailed) and reply.out_of_grant:
+                reply = await self._once_more(model, worker, grant, reply)
+            if isinstance(reply, LoadFailed):
+                raise AnsweredError(reply.failure)
+        except BaseException:
+            self.memory.release(grant)
+            raise
+        finally:
+            self._settled.set()
+        assert isinstance(reply, Loaded)
+        self.memory.settle(grant, reply.cost_bytes)
+        self._grants[model.name, worker.number] = grant
+        self.estimator.loaded(model.subject, reply.peak_bytes, reply.load_ms)
+        model.batches = reply.batches
+        model.cost_bytes = reply.cost_bytes
+        model.load_ms = reply.load_ms
+
+    async def _ask(self, model: Model, worker: Worker, grant: Grant) -> Message:
+        assert model.load is not None and model.subject is not None
+        message = msgspec.structs.replace(model.load, gpu_id=worker.gpu_id)
+        if worker.kind is not Kind.DEVICE:  # CUDA reserves address space
+            message = msgspec.structs.replace(
+                message,
+                grant_bytes=load_data_bytes(grant.granted_bytes, model.subject.data_bytes),
+                standing_bytes=call_data_bytes(self.memory.statement()),
+            )
+        try:
+            return await worker.call(message, self.config.load_timeout_s)
+        except WorkerDied as error:
+            raise _died_while_loading(model, error) from None
+
+    async def _once_more(self, model: Model, worker: Worker, grant: Grant, failed: LoadFailed) -> Message:
+        """The load hit its grant: when memory is free, try once with all of it."""
+        assert model.subject is not None
+        self.estimator.ran_out(model.subject, failed.peak_bytes)
+        try:
+            self.memory.enlarge(grant)
+        except OutOfResources as error:
+            raise OutOfResources(f"{failed.failure.message} {error.message}") from None
+        return await self._ask(model, worker, grant)
+
+    async def _admit(self, model: Model, need_bytes: int, origin: str) -> Grant:
+        """Reserve memory: idle copies and the spare go first, loads in progress are waited for."""
+        while True:
+            try:
+                return self.memory.admit(model.name, need_bytes, origin)
+            except OutOfResources:
+                if self._free_idle():
+                    await asyncio.sleep(0.01)  # a retiring process needs a moment to give its memory back
+                elif self.memory.statement().loads and self.memory.fits_after_loads(need_bytes):
+                    self._settled.clear()
+                    await self._settled.wait()
+                else:
+                    raise
+
+    def _free_idle(self) -> bool:
+        """Drop one idle copy, or the spare. Returns whether there was something to drop."""
+        for model in self.dispatcher.models.values():
+            if model.state is State.READY and len(model.workers) > model.min_copies:
+                idle = [worker for worker in model.workers if worker.idle]
+                if idle:
+                    self.drop_copy(model, idle[0])
+                    return True
+        return self.fleet.release_spare() > 0
+
+    # --- choosing a worker -----------------------------------------------------------------------
+
+    async def _worker_for(self, model: Model, kind: Kind) -> Worker:
+        if kind is Kind.DEVICE:
+            return await self._device_worker(model)
+        if kind is Kind.OWN:
+            return await self._own_worker(model)
+        return await self._shared_worker(model)
+
+    async def _own_worker(self, model: Model) -> Worker:
+        self._check_own_cap()
+        if model.shadows & self.fleet.template.imported:
+            return await self.fleet.start_fresh(Kind.OWN)
+        return await self.fleet.take(Kind.OWN)
+
+    def _check_own_cap(self) -> None:
+        """Raises OutOfResources when processes, descriptors or the setting allow no further worker."""
+        own = len(self.fleet.of_kind(Kind.OWN))
+        cap = self.config.max_own_workers
+        if cap is not None and own >= cap:
+            raise OutOfResources(
+                f"{own} models have a worker of their own and no more are allowed "
+                f"(MMEKIT_MAX_OWN_WORKERS={cap}). Unload one of them."
+            )
+        processes, descriptors = pids_headroom(), descriptor_headroom()
+        if processes is not None and processes < _PROCESS_ROOM or descriptors < _DESCRIPTOR_ROOM:
+            raise OutOfResources(
+                f"{own} models have a worker of their own; {processes} more processes and {descriptors} more "
+                f"descriptors are allowed, and some must stay free. Unload one of them."
+            )
+
+    async def _shared_worker(self, model: Model) -> Worker:
+        """Return the worker for a small model; waits while the first ones are forked."""
+        assert model.subject is not None
+        estimate = self.estimator.estimate(model.subject)
+        pool = [worker for worker in self.fleet.of_kind(Kind.SHARED) if worker not in model.workers]
+        number = pick_shared(
+            [self._candidate(worker) for worker in pool], self.target, estimate.load_ms, spare=True
+        )
+        if number is None:
+            return await self.fleet.take(Kind.SHARED)
+        return next(worker for worker in pool if worker.number == number)
+
+    def _candidate(self, worker: Worker) -> Candidate:
+        queued = sum(len(self.dispatcher.models[n].queue) for n in worker.models if n in self.dispatcher.models)
+        running = worker.job is not None
+        busy = running or queued > 0 or time.monotonic() - worker.last_call_at < _BUSY_S
+        waiting = queued + running + self._loading[worker.number]
+        return Candidate(worker.number, len(worker.models), waiting, busy and bool(worker.models))
+
+    async def _device_worker(self, model: Model) -> Worker:
+        """Return the worker of the device with the fewest models; started on first need."""
+        by_gpu = {worker.gpu_id: worker for worker in self.fleet.of_kind(Kind.DEVICE)}
+        for gpu in range(self.rule.gpus):
+            if gpu not in by_gpu:
+                return await self._start_device(gpu)
+        free = [worker for worker in by_gpu.values() if worker not in model.workers]
+        return min(free or by_gpu.values(), key=lambda worker: len(worker.models))
+
+    async def _start_device(self, gpu: int) -> Worker:
+        """Start a device's worker once, however many loads ask for it."""
+        task = self._starting_device.get(gpu)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self.fleet.start_fresh(Kind.DEVICE, gpu))
+            self._starting_device[gpu] = task
+            task.add_done_callback(lambda _: self._starting_device.pop(gpu, None))
+        return await asyncio.shield(task)
+
+    # --- unloads -------------------------------------------------------------------------------
+
+    async def remove(self, model: Model) -> None:
+        """Take a model out of all its workers; returns when their memory is given back."""
+        for task in (model.reload, model.copying):
+            if task and not task.done():
+                task.cancel()
+        if model.window:
+            model.window.cancel()
+        for worker in list(model.workers):
+            model.forget(worker)
+            await self._take_out(model.name, worker)
+
+    async def _take_out(self, name: str, worker: Worker) -> None:
+        """Free a model's memory in a worker that no longer serves it."""
+        try:
+            if worker.kind is Kind.OWN and not worker.models:
+                await self._end_process(worker)
+                return
+            await worker.call(Unload(name), _UNLOAD_TIMEOUT_S)
+        except MmekitError:
+            return  # it ended: its memory is free
+        finally:
+            self._release(name, worker)
+        if worker.kind is Kind.SHARED and not worker.models and len(self.fleet.of_kind(Kind.SHARED)) > self.target:
+            worker.retire()
+
+    async def _end_process(self, worker: Worker) -> None:
+        worker.retire()
+        try:
+            await asyncio.wait_for(asyncio.shield(worker.exited), 1.0)
+        except asyncio.TimeoutError:
+            worker.end(WorkerDied("Its model was unloaded."))
+            await worker.exited
+
+    # --- reloads, copies, moves -----------------------------------------------------------------
+
+    def reload(self, model: Model) -> None:
+        """Bring a model back that no worker holds, because requests wait for it."""
+        if model.reload and not model.reload.done():
+            return
+        if model.state is State.LOADING:
+            return
+        model.reload = asyncio.get_running_loop().create_task(self._reload(model))
+
+    async def _reload(self, model: Model) -> None:
+        assert model.load is not None
+        try:
+            now_there = await asyncio.to_thread(artifact.fingerprint, model.load.path)
+            if now_there != model.fingerprint:
+                raise ModelLoadError(
+                    f"its folder {model.load.path} has changed or gone since it was loaded. "
+                    f"Unload it and load it again."
+                )
+            await self.bring(model)
+        except MmekitError as error:
+            failure = ModelLoadError(
+                f"Model {model.name} lost its worker and could not be loaded again: {error.message}"
+            )
+            if isinstance(error, OutOfResources) or error.status == 507:
+                failure.status, failure.type = 507, OutOfResources.type
+            _log.error("%s", failure.message, extra={"model": model.name})
+            self.dispatcher.fail_waiting(model, failure)
+
+    def add_copy(self, model: Model) -> None:
+        """Load a hot model into one more worker, in the background."""
+        if not model.copying or model.copying.done():
+            model.copying = asyncio.get_running_loop().create_task(self._add_copy(model))
+
+    async def _add_copy(self, model: Model) -> None:
+        try:
+            await self.bring(model)
+            _log.info("Model %s has %d copies now.", model.name, len(model.workers), extra={"model": model.name})
+        except MmekitError as error:
+            _log.info("No further copy of %s: %s", model.name, error, extra={"model": model.name})
+
+    def drop_copy(self, model: Model, worker: Worker) -> None:
+        """Take a copy out that is no longer needed, in the background."""
+        model.forget(worker)
+        self.in_background(self._take_out(model.name, worker))
+
+    def move_neighbours(self, worker: Worker, slow: Model) -> bool:
+        """A call of ``slow`` stalls its worker: the other models leave it for the spare.
+
+        Those with waiting requests are loaded there now, the others when they are next called.
+        Returns False when no spare is ready or memory is short: then they wait.
+        """
+        waiting = self.dispatcher.waiting_behind(worker)
+        if self.memory.shortfall(sum(model.cost_bytes for model in waiting)):
+            return False
+        if self.fleet.take_spare(Kind.SHARED) is None:
+            return False
+        for name in list(worker.models):
+            model = self.dispatcher.models.get(name)
+            if model is None or model is slow:
+                continue
+            model.forget(worker)
+            self.in_background(self._take_out(name, worker))
+        worker.kind = Kind.OWN
+        for model in waiting:
+            self.reload(model)
+        return True
+
+    def put_back(self, worker: Worker) -> None:
+        """A worker that a slow model had for itself joins the shared ones again."""
+        worker.kind = Kind.SHARED
+
+    def dissolve(self, worker: Worker) -> None:
+        """End a shared worker that is one too many; its models come back when they are called."""
+        for name in list(worker.models):
+            if model := self.dispatcher.models.get(name):
+                model.forget(worker)
+            self._release(name, worker)
+        worker.retire()
+
+    def _release(self, name: str, worker: Worker) -> None:
+        if grant := self._grants.pop((name, worker.number), None):
+            self.memory.release(grant)
+
+    def on_exit(self, worker: Worker, reason: MmekitError) -> None:
+        """A worker has ended: its models lost a home; those with requests get another at once."""
+        self._turns.pop(worker.number, None)
+        self._loading.pop(worker.number, None)
+        if worker.models:
+            _log.warning("Worker %d (process %d) has ended: %s", worker.number, worker.pid, reason.message)
+        if worker.kind is Kind.SHARED and worker.models:
+            self.fleet.take_spare(Kind.SHARED)
+        for name in list(worker.models):
+            model = self.dispatcher.models.get(name)
+            if model is None:
+                continue
+            model.forget(worker)
+            self._release(name, worker)
+            if not model.workers and model.queue:
+                self.reload(model)
+
+    def earn_own_worker(self, model: Model) -> None:
+        """Keep a model that misbehaves away from others for a while."""
+        model.own_until = time.monotonic() + MEMORY_S
+
+    def in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _died_while_loading(model: Model, error: WorkerDied) -> MmekitError:
+    return ModelLoadError(f"Model {model.name} ended its worker while it was loaded: {error.message}")

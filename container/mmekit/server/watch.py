@@ -1,0 +1,204 @@
+"""What happens by the clock: memory, deadlines, stalls, copies, the size of the pool.
+
+One timer for everything: a tick costs a few µs when nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from bisect import bisect_right
+from collections import deque
+
+from mmekit import process
+from mmekit.config import Config
+from mmekit.errors import OutOfResources
+from mmekit.server.capacity import CpuThrottle
+from mmekit.server.dispatcher import Dispatcher
+from mmekit.server.fleet import Fleet
+from mmekit.server.memory import Memory, Watchdog
+from mmekit.server.model import Model, State
+from mmekit.server.placement import Demand, Kind, copies_wanted
+from mmekit.server.residency import Residency
+from mmekit.server.workers import Worker
+from mmekit.worker.messages import Load
+
+_log = logging.getLogger(__name__)
+
+#: 10–20 ms hold even against a runaway allocator; 100 ms do not (hotpath study, section 7).
+TICK_S = 0.01
+_DEADLINES_EVERY = 5
+_POOL_EVERY = 25
+_THROTTLE_HISTORY = 6_000
+
+#: A shared worker beyond the target is dissolved when none of its models was called for this long.
+_POOL_IDLE_S = 60.0
+
+
+class Watch:
+    """Calls the rest of the server when time has come for something."""
+
+    def __init__(
+        self,
+        config: Config,
+        fleet: Fleet,
+        dispatcher: Dispatcher,
+        residency: Residency,
+        memory: Memory,
+        watchdog: Watchdog,
+        throttle: CpuThrottle,
+        cpus: int,
+    ) -> None:
+        self.config = config
+        self.fleet = fleet
+        self.dispatcher = dispatcher
+        self.residency = residency
+        self.memory = memory
+        self.watchdog = watchdog
+        self.throttle = throttle
+        self.cpus = cpus
+        self._ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        #: When the cgroup had been throttled for how long; one entry a tick, for the last seconds.
+        self._throttled: deque[tuple[float, int]] = deque(maxlen=_THROTTLE_HISTORY)
+        self._cpu_at = (time.monotonic(), 0.0)
+
+    def start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        try:
+            self.tick(time.monotonic())
+        except Exception:
+            _log.exception("The server's clock failed once.")
+        finally:
+            self.start()
+
+    def tick(self, now: float) -> None:
+        self._ticks += 1
+        self._throttled.append((now, self.throttle.read() or 0))
+        if self._ticks % 2 == 0 and self.watchdog.tick(now):
+            self._save_memory()
+        self._check_stalls(now)
+        if self._ticks % _DEADLINES_EVERY == 0:
+            self.dispatcher.check_deadlines(list(self.fleet.workers.values()), now)
+        if self._ticks % _POOL_EVERY == 0:
+            self._check_copies(now)
+            self._check_pool(now)
+
+    # --- memory ------------------------------------------------------------------------------
+
+    def _save_memory(self) -> None:
+        """Usage is above the line: end the worker that grows, before the kernel takes one."""
+        victim = self._growing()
+        if victim is None:
+            return
+        model = victim.job.model if victim.job else ""
+        at = self.memory.statement()
+        error = OutOfResources(
+            f"Out of memory: {at.used_bytes >> 20} of {at.limit_bytes >> 20} MiB were used ({at.ceiling}, reserve "
+            f"{at.reserve_bytes >> 20} MiB) when model {model} needed more; its worker was ended before the kernel "
+            f"would have ended one. Unload other models."
+        )
+        _log.error("%s", error, extra={"model": model})
+        victim.end(error)
+
+    def _growing(self) -> Worker | None:
+        """A worker that loads goes first; else the one whose running call took it furthest."""
+        running = [worker for worker in self.fleet.workers.values() if worker.job and not worker.retiring]
+        loading = [worker for worker in running if worker.job and isinstance(worker.job.message, Load)]
+        return max(loading or running, key=_growth, default=None)
+
+    # --- stalls ------------------------------------------------------------------------------
+
+    def _check_stalls(self, now: float) -> None:
+        """One call that runs longer than its model usually does must not hold its neighbours."""
+        for worker in self.fleet.of_kind(Kind.SHARED):
+            job = worker.job
+            if job is None or len(worker.models) + isinstance(job.message, Load) < 2:
+                continue
+            model = self.dispatcher.models.get(job.model)
+            if model is None or now - job.started_at < self.config.stall_ms / 1000:
+                continue
+            running = now - job.started_at - self._throttled_since(worker)
+            if running < max(self.config.stall_ms / 1000, 2 * model.usual_s):
+                continue
+            if self.dispatcher.waiting_behind(worker):
+                self._stalled(worker, model, now)
+                return  # at most one at a time
+
+    def _stalled(self, worker: Worker, model: Model, now: float) -> None:
+        if self.fleet.spare is None or not self.residency.move_neighbours(worker, model):
+            return
+        _log.warning(
+            "Model %s holds worker %d longer than usual; its neighbours have moved.",
+            model.name, worker.number, extra={"model": model.name},
+        )
+        if model.offended(model.stalls, now):
+            self.residency.earn_own_worker(model)
+
+    def _throttled_since(self, worker: Worker) -> float:
+        """Seconds of this call in which the cgroup was not allowed to run: nobody's fault."""
+        assert worker.job is not None
+        index = bisect_right(self._throttled, (worker.job.started_at, 0))
+        return (self._throttled[-1][1] - self._throttled[max(0, index - 1)][1]) / 1e9
+
+    # --- copies and pool -----------------------------------------------------------------------
+
+    def _check_copies(self, now: float) -> None:
+        idle_cpus = self._idle_cpus(now)
+        for model in list(self.dispatcher.models.values()):
+            if model.state is not State.READY or not model.workers or model.copying and not model.copying.done():
+                continue
+            demand = Demand(
+                copies=len(model.workers),
+                min_copies=model.min_copies,
+                backlog_s=now - model.backlog_since if model.backlog_since else 0.0,
+                unneeded_s=now - model.copies_needed_at,
+            )
+            wanted = copies_wanted(demand, max(self.config.max_copies, model.min_copies), idle_cpus)
+            if wanted > demand.copies:
+                self.residency.add_copy(model)
+                return  # the next look sees what this one did to the CPUs
+            if wanted < demand.copies:
+                self._drop_copy(model)
+
+    def _drop_copy(self, model: Model) -> None:
+        idle = [worker for worker in model.workers if worker.idle]
+        if idle:
+            self.residency.drop_copy(model, idle[-1])
+
+    def _check_pool(self, now: float) -> None:
+        for worker in self.fleet.of_kind(Kind.OWN):
+            self._end_probation(worker, now)
+        shared = self.fleet.of_kind(Kind.SHARED)
+        if len(shared) > self.residency.target:
+            for worker in shared:
+                if worker.idle and now - worker.last_call_at > _POOL_IDLE_S:
+                    self.residency.dissolve(worker)
+                    return
+
+    def _end_probation(self, worker: Worker, now: float) -> None:
+        """A model that was given a worker after a stall shares again when its time is over."""
+        models = [self.dispatcher.models[name] for name in worker.models if name in self.dispatcher.models]
+        if len(models) == 1 and worker.idle and models[0].own_until < now:
+            if self.residency.rule.kind_for(models[0].needs) is Kind.SHARED:
+                self.residency.put_back(worker)
+
+    def _idle_cpus(self, now: float) -> float:
+        """CPUs that server and workers left unused since the last look."""
+        used = process.cpu_seconds("self") + sum(
+            process.cpu_seconds(worker.pid) for worker in self.fleet.workers.values() if worker.models
+        )
+        then, used_then = self._cpu_at
+        self._cpu_at = (now, used)
+        return self.cpus - max(0.0, used - used_then) / max(now - then, 0.001)
+
+
+def _growth(worker: Worker) -> int:
+    return process.anonymous_bytes(worker.pid) - worker.anon_bytes

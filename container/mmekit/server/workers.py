@@ -1,0 +1,270 @@
+"""Worker processes as the server sees them: one handle each, one job at a time.
+
+A handle owns the channel and the process; what runs next is the dispatcher's business, what a
+worker is for is the fleet's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from mmekit.errors import MmekitError, WorkerDied
+from mmekit.process import describe_exit
+from mmekit.server.placement import Kind
+from mmekit.worker.messages import Cancel, FrameReader, Invoke, Load, Message, Started, Unload, encode
+
+_log = logging.getLogger(__name__)
+
+#: One write to a worker: a 20 MB body must not hold the loop.
+WRITE_BYTES = 256 * 1024
+
+#: How long a closed channel is believed before the process behind it is asked again.
+_EOF_GRACE_S = 0.5
+
+Body: TypeAlias = bytes | bytearray | memoryview
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """What a worker runs: a message and what becomes of its answers.
+
+    ``on_message`` gets every frame and returns whether the job is over. ``on_lost`` is called
+    instead when the worker ends first, with the reason.
+    """
+
+    message: Load | Unload | Invoke
+    bodies: Sequence[Body]
+    timeout_s: float
+    on_message: Callable[[Message, bytes | bytearray], bool]
+    on_lost: Callable[[MmekitError], None]
+    started_at: float = 0.0
+
+    @property
+    def model(self) -> str:
+        return self.message.model
+
+
+class Worker(asyncio.Protocol):
+    """A worker process. ``on_idle`` and ``on_exit`` are called on the event loop."""
+
+    def __init__(
+        self,
+        number: int,
+        kind: Kind,
+        on_idle: Callable[[Worker], None],
+        on_exit: Callable[[Worker, MmekitError], None],
+    ) -> None:
+        # For the life of the process
+        self.number = number
+        self.kind = kind
+        self.pid = 0
+        self.gpu_id: int | None = None
+        self.on_idle = on_idle
+        self.on_exit = on_exit
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.exited: asyncio.Future[MmekitError] = asyncio.get_running_loop().create_future()
+        self.started_at = time.time()
+        #: Its anonymous memory before any model, shared with the template.
+        self.baseline_bytes = 0
+        self.anon_bytes = 0
+        self.models: set[str] = set()
+        self.job: Job | None = None
+        self.control: deque[Job] = deque()
+        self.last_call_at = 0.0
+        #: No new work: its process is about to end.
+        self.retiring = False
+        # Of the connection
+        self._transport: asyncio.Transport | None = None
+        self._reader = FrameReader()
+        self._outgoing: deque[Body] = deque()
+        self._write_paused = False
+        # How it ends
+        self._end: MmekitError | None = None
+        self._wait_status: int | None = None
+        self._connected = True
+
+    # --- jobs --------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        return self.job is None and not self.control and not self.retiring
+
+    @property
+    def alive(self) -> bool:
+        return not self.exited.done() and not self.retiring
+
+    def run(self, job: Job) -> None:
+        """Start a job now; the worker must have none."""
+        assert self.job is None, f"worker {self.number} runs {self.job} already"
+        self.job = job
+        job.started_at = time.monotonic()
+        self._send(job.message, job.bodies)
+
+    async def call(self, message: Load | Unload, timeout_s: float) -> Message:
+        """Run a load or unload when the worker comes to it, before requests; return its answer.
+
+        Raises WorkerDied, or what the worker was ended for, when it ends first.
+        """
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+        def on_message(reply: Message, _body: bytes | bytearray) -> bool:
+            if not answer.done():
+                answer.set_result(reply)
+            return True
+
+        def on_lost(error: MmekitError) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+
+        self.submit(Job(message, (), timeout_s, on_message, on_lost))
+        return await answer
+
+    def submit(self, job: Job) -> None:
+        """Queue a load or unload: they run before requests."""
+        if self.exited.done():
+            job.on_lost(self.exited.result())
+            return
+        self.control.append(job)
+        if self.job is None:
+            self.next_control()
+
+    def next_control(self) -> bool:
+        """Start the next load or unload, if one waits."""
+        if not self.control:
+            return False
+        self.run(self.control.popleft())
+        return True
+
+    def cancel_stream(self) -> None:
+        """Tell the running call that its client has gone."""
+        self._send(Cancel(), ())
+
+    def pause_stream(self) -> None:
+        """Stop reading: the client of a streamed answer is slow."""
+        if self._transport and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_stream(self) -> None:
+        if self._transport and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def end(self, reason: MmekitError) -> None:
+        """Kill the process and its children now; ``reason`` is what its job is told."""
+        self.retiring = True
+        self._end = self._end or reason
+        self._kill_group()
+
+    def retire(self) -> None:
+        """Close the channel: the worker leaves by itself when it is between calls."""
+        self.retiring = True
+        if self._transport:
+            self._transport.close()
+
+    def reaped(self, wait_status: int) -> None:
+        """The process has ended (from the reaper); its children end with it."""
+        self._wait_status = wait_status
+        self._kill_group()
+        if self._connected:
+            # What it sent before is still to be read. A child of its that left the process group
+            # can hold the channel open: do not wait for that.
+            asyncio.get_running_loop().call_later(_EOF_GRACE_S, self._abort)
+        else:
+            self._finish()
+
+    def _abort(self) -> None:
+        if self._connected and self._transport:
+            self._transport.abort()
+
+    def _kill_group(self) -> None:
+        if self.pid:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+    def _finish(self) -> None:
+        if self.exited.done():
+            return
+        status = "ended" if self._wait_status is None else describe_exit(self._wait_status)
+        reason = self._end or WorkerDied(f"Worker died. Its process {status} while it ran this call.")
+        self.exited.set_result(reason)
+        if not self.started.done():
+            self.started.set_exception(WorkerDied(f"A worker {status} before it could take calls."))
+            self.started.exception()  # it may be that nobody waits any more
+        jobs = [job for job in (self.job, *self.control) if job]
+        running = self.job
+        self.job = None
+        self.control.clear()
+        self.on_exit(self, reason)
+        for job in jobs:
+            job.on_lost(reason if job is running else WorkerDied("Worker died before this was started."))
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from nothing
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        for message, body in self._reader.feed(data):
+            if isinstance(message, Started):
+                self.pid = message.pid
+                self.baseline_bytes = self.anon_bytes = message.anon_bytes
+                if not self.started.done():
+                    self.started.set_result(None)
+                continue
+            job = self.job
+            if job is None:
+                _log.error("Worker %d sent %s without a job.", self.number, type(message).__name__)
+                continue
+            if job.on_message(message, body):
+                self.job = None
+                if not self.next_control():
+                    self.on_idle(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connected = False
+        self._kill_group()
+        if self._wait_status is not None:
+            self._finish()
+        elif not self.pid:
+            # It ended before it said its pid; the reaper cannot tell whose status that was.
+            self._finish()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        while self._outgoing and not self._write_paused:
+            self._write(self._outgoing.popleft())
+
+    def _send(self, message: Message, bodies: Sequence[Body]) -> None:
+        if len(bodies) == 1:
+            body: Body = bodies[0]
+        else:
+            body = b"".join(bodies) if bodies else b""
+        head = encode(message, len(body))
+        if len(body) <= WRITE_BYTES and not self._outgoing and not self._write_paused:
+            self._write(head + body)
+            return
+        self._outgoing.append(head)
+        view = memoryview(body)
+        for start in range(0, len(view), WRITE_BYTES):
+            self._outgoing.append(view[start : start + WRITE_BYTES])
+        if not self._write_paused:
+            self.resume_writing()
+
+    def _write(self, data: Body) -> None:
+        if self._transport and not self._transport.is_closing():
+            self._transport.write(data)

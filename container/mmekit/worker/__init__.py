@@ -1,0 +1,1 @@
+"""The processes that hold models; they know nothing of HTTP."""

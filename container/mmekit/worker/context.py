@@ -1,0 +1,273 @@
+"""What people's code gets to know of a request and may say about its answer.
+
+``Context`` offers what MMS's ``mms.context.Context`` offers under the same names, so that handlers
+written for MMS run as they are; ``Request`` is what framework handlers read. Both do nothing until
+something is asked of them: a request that nobody asks about costs about a microsecond.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import mmekit
+from mmekit.errors import PredictionFailed
+from mmekit.worker.messages import Headers
+from mmekit.worker.metrics import MetricsStore
+
+#: RFC 9110, 5.6.2: what a header's name may consist of.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: RFC 9110, 5.5: no controls but the tab; bytes above 0x7F travel as latin-1.
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+class HeaderMap(Mapping[str, str]):
+    """Headers of a request; names match in any case, the last one of a name counts, as in MMS."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, headers: Headers) -> None:
+        self._values = {
+            name.decode("latin-1").lower(): (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in headers
+        }
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()][1]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield names as the client wrote them."""
+        return (name for name, _ in self._values.values())
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class Request:
+    """One request as handlers see it; ``body`` is not copied."""
+
+    __slots__ = ("_headers", "_map", "body", "request_id")
+
+    def __init__(self, headers: Headers, body: bytes | bytearray | memoryview, request_id: str = "") -> None:
+        self._headers = headers
+        self._map: HeaderMap | None = None
+        self.body = body
+        self.request_id = request_id
+
+    @property
+    def headers(self) -> HeaderMap:
+        if self._map is None:
+            self._map = HeaderMap(self._headers)
+        return self._map
+
+    @property
+    def content_type(self) -> str | None:
+        return self._header(b"content-type")
+
+    @property
+    def accept(self) -> str | None:
+        return self._header(b"accept")
+
+    @property
+    def custom_attributes(self) -> str | None:
+        return self._header(b"x-amzn-sagemaker-custom-attributes")
+
+    def _header(self, name: bytes) -> str | None:
+        """Find one header without decoding the others."""
+        length = len(name)
+        found = None
+        for key, value in self._headers:
+            if len(key) == length and key.lower() == name:
+                found = value
+        return None if found is None else found.decode("latin-1")
+
+
+class RequestProcessor:
+    """One request of a batch and its answer's status and headers (MMS: mms/context.py)."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._status = 200
+        self._reason = ""
+        self._headers: dict[str, str] = {}
+
+    def get_request_property(self, key: str) -> str | None:
+        return self._request.headers.get(key)
+
+    def get_request_properties(self) -> HeaderMap:
+        return self._request.headers
+
+    # What people pass may be anything, whatever MMS documents.
+    def report_status(self, code: object, reason_phrase: object = None) -> None:
+        """Set the answer's status. Raises ``PredictionFailed`` for what no answer can have."""
+        if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
+            raise PredictionFailed(f"The handler set the status {code!r}; expected a number from 200 to 599.")
+        self._status = int(code)
+        # As sagemaker-inference does: a phrase is often an exception's text.
+        self._reason = (
+            " ".join(str(reason_phrase or "").split()).encode("latin-1", "replace").decode("latin-1")
+        )
+
+    def get_response_status_code(self) -> int:
+        return self._status
+
+    def get_response_status_phrase(self) -> str:
+        return self._reason
+
+    def add_response_property(self, key: object, value: object) -> None:
+        """Set a header. Raises ``PredictionFailed`` for what is not one, so that nothing can be injected."""
+        if not isinstance(key, str) or not _TOKEN.fullmatch(key):
+            raise PredictionFailed(f"The handler set a header named {key!r}, which is not a header's name.")
+        if not isinstance(value, str):
+            raise PredictionFailed(
+                f"The handler set the header {key} to {type(value).__name__} {value!r:.100}; expected a str."
+            )
+        if not _FIELD_VALUE.fullmatch(value):
+            raise PredictionFailed(
+                f"The handler set the header {key} to {value!r:.100}: line breaks, control characters and "
+                "characters beyond latin-1 cannot be in a header."
+            )
+        self._headers[key] = value
+
+    def get_response_headers(self) -> dict[str, str]:
+        return self._headers
+
+    def get_response_header(self, key: str) -> str | None:
+        return self._headers.get(key)
+
+
+class Context:
+    """A model, and the requests of one call to it; the names are those of MMS's Context.
+
+    ``idx`` is the place in the batch. During load there are no requests, and setting things on
+    the answer does nothing.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        model_dir: str,
+        manifest: dict[str, Any] | None,
+        batch_size: int,
+        gpu: int | None,
+        mms_version: str = mmekit.__version__,
+    ) -> None:
+        self.model_name = model_name
+        self.manifest = manifest
+        self._system_properties: dict[str, Any] = {
+            "model_dir": model_dir,
+            "gpu_id": gpu,
+            "batch_size": batch_size,
+            # Handlers compare this name; they are served as by MMS.
+            "server_name": "MMS",
+            "server_version": mms_version,
+        }
+        self._requests: Sequence[Request] = ()
+        self._processors: list[RequestProcessor] | None = None
+        self._metrics: MetricsStore | None = None
+
+    def for_requests(self, requests: Sequence[Request]) -> Context:
+        """Return a context of the same model for these requests."""
+        context = Context.__new__(type(self))
+        context.__dict__.update(self.__dict__)
+        context.begin(requests)
+        return context
+
+    def begin(self, requests: Sequence[Request]) -> None:
+        """Start a call: MMS keeps one context a model and replaces what belongs to the batch."""
+        self._requests = requests
+        self._processors = None
+        self._metrics = None
+
+    # --- the model
+
+    @property
+    def system_properties(self) -> dict[str, Any]:
+        return self._system_properties
+
+    # --- the requests
+
+    @property
+    def request(self) -> Request:
+        """The first request of the call; the only one, unless the handler is given batches."""
+        return self._requests[0]
+
+    @property
+    def request_processor(self) -> list[RequestProcessor] | None:
+        if self._processors is None and self._requests:
+            self._processors = [RequestProcessor(request) for request in self._requests]
+        return self._processors
+
+    @request_processor.setter
+    def request_processor(self, processors: list[RequestProcessor] | None) -> None:
+        self._processors = processors
+
+    @property
+    def request_ids(self) -> dict[int, str]:
+        return {index: request.request_id for index, request in enumerate(self._requests)}
+
+    def get_request_id(self, idx: int = 0) -> str | None:
+        return self.request_ids.get(idx)
+
+    def get_request_header(self, idx: int, key: str) -> str | None:
+        processors = self.request_processor
+        return processors[idx].get_request_property(key) if processors else None
+
+    def get_all_request_header(self, idx: int) -> Mapping[str, str]:
+        processors = self.request_processor
+        return processors[idx].get_request_properties() if processors else {}
+
+    @property
+    def metrics(self) -> MetricsStore:
+        """Numbers that the handler reports in this call."""
+        if self._metrics is None:
+            self._metrics = MetricsStore(self.request_ids, self.model_name)
+        return self._metrics
+
+    @metrics.setter
+    def metrics(self, store: MetricsStore) -> None:
+        self._metrics = store
+
+    # --- the answers
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        self.set_response_header(idx, "content-type", value)
+
+    def get_response_content_type(self, idx: int) -> str | None:
+        return self.get_response_headers(idx).get("content-type")
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        if processors := self.request_processor:
+            processors[idx].add_response_property(key, value)
+
+    def get_response_headers(self, idx: int) -> dict[str, str]:
+        processors = self.request_processor
+        return processors[idx].get_response_headers() if processors else {}
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        if processors := self.request_processor:
+            processors[idx].report_status(code, phrase)
+
+    def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
+        for processor in self.request_processor or ():
+            processor.report_status(code, phrase)
+
+    def get_response_status(self, idx: int) -> tuple[int, str]:
+        processors = self.request_processor
+        if not processors:
+            return 200, ""
+        return processors[idx].get_response_status_code(), processors[idx].get_response_status_phrase()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was asked or set by request, so that the answer is as the handler returned it."""
+        return self._processors is None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Context) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # as in MMS: equality without a hash

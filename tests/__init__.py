@@ -1,0 +1,1 @@
+"""Tests; `tests.support` and `tests.image` hold what several of them use."""

@@ -1,0 +1,50 @@
+"""For all tests: which of them can run where frameworks are missing."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+#: Extras of the package and what examples bring. The base install has none of them: on Pythons that are
+#: tested without frameworks, files that import one at their top are left out.
+FRAMEWORKS = {
+    "joblib",
+    "lightgbm",
+    "numpy",
+    "pandas",
+    "safetensors",
+    "scipy",
+    "skops",
+    "sklearn",
+    "torch",
+    "xgboost",
+}
+MISSING = {name for name in FRAMEWORKS if importlib.util.find_spec(name) is None}
+
+_left_out: list[str] = []
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.suffix == ".py" and MISSING & _imports(collection_path):
+        _left_out.append(str(collection_path.relative_to(config.rootpath)))
+        return True
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _left_out:
+        missing = ", ".join(sorted(MISSING))
+        terminalreporter.write_line(f"left out, {missing} not installed: {', '.join(_left_out)}")

@@ -1,0 +1,1 @@
+"""Tests of built images on a real container engine; `make image-test` selects them."""

@@ -1,0 +1,6 @@
+def model_fn(model_dir):
+    return None
+
+
+def transform_fn(model, input_data, content_type, accept):
+    return object()

@@ -1,0 +1,9 @@
+import ctypes
+
+
+def model_fn(model_dir):
+    return None
+
+
+def transform_fn(model, input_data, content_type, accept):
+    ctypes.string_at(0)

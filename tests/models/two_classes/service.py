@@ -1,0 +1,8 @@
+class First:
+    def handle(self, data, context):
+        return data
+
+
+class Second:
+    def handle(self, data, context):
+        return data

@@ -1,0 +1,83 @@
+"""A real memory limit for test processes: a cgroup below this process's own, v1 or v2.
+
+Where the machine does not allow one (no root, read-only mount, v2 without delegation) the test
+is skipped and says why.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mmekit.server.cgroup import Hierarchy, find_hierarchy
+
+_LIMIT_FILES = {1: "memory.limit_in_bytes", 2: "memory.max"}
+
+
+@dataclass(frozen=True)
+class MemoryGroup:
+    """A group with a limit; processes enter it by themselves or are put there."""
+
+    path: Path
+    limit_bytes: int
+
+    def enter(self, pid: int = 0) -> None:
+        """Put a process in, by default the calling one: fit for ``preexec_fn``."""
+        (self.path / "cgroup.procs").write_text(str(pid))
+
+    def counters(self) -> dict[str, int]:
+        """Return memory.stat."""
+        lines = (self.path / "memory.stat").read_text().splitlines()
+        return {key: int(value) for key, value in (line.split() for line in lines)}
+
+
+@contextmanager
+def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
+    """Make a group with this limit; at the end kill what is still in it and remove it."""
+    hierarchy = find_hierarchy("memory")
+    if hierarchy is None:
+        pytest.skip("no cgroup hierarchy is mounted")
+    try:
+        path = _make(hierarchy, limit_bytes)
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    try:
+        yield MemoryGroup(path, limit_bytes)
+    finally:
+        _remove(path)
+
+
+def _make(hierarchy: Hierarchy, limit_bytes: int) -> Path:
+    path = hierarchy.levels[0] / f"mmekit-test-{os.getpid()}-{time.monotonic_ns()}"
+    path.mkdir()
+    try:
+        (path / _LIMIT_FILES[hierarchy.version]).write_text(str(limit_bytes))
+    except OSError:
+        path.rmdir()
+        raise
+    return path
+
+
+def _remove(path: Path, deadline_s: float = 10.0) -> None:
+    end = time.monotonic() + deadline_s
+    while True:
+        for pid in (path / "cgroup.procs").read_text().split():
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            path.rmdir()
+        except OSError:  # busy until the kernel has taken the last process out
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -1,0 +1,155 @@
+"""Imports point one way; this reads the sources and holds the directions of docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOTS = {"mmekit": ROOT / "container", "mmekit_handlers": ROOT / "handlers"}
+
+
+#: Layer → what its modules must not import. A module belongs to the longest prefix that fits.
+FORBIDDEN = {
+    "mmekit.errors": ["mmekit", "mmekit_handlers"],
+    "mmekit.config": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit_handlers"],
+    "mmekit.artifact": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit_handlers"],
+    "mmekit.http": ["mmekit.server", "mmekit.worker", "mmekit.cli", "mmekit_handlers"],
+    "mmekit.worker": ["mmekit.server", "mmekit.http", "mmekit.cli"],
+    "mmekit.server": ["mmekit.cli", "mmekit_handlers"],
+    "mmekit_handlers": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit.cli", "mmekit.config"],
+}
+
+#: In mmekit.server a module imports only those to its right, and its equals.
+SERVER_ORDER = [{"app"}, {"routes"}, {"registry"}]
+
+#: Never imported by what runs in the server process: no model code, no array library.
+HEAVY = {"numpy", "pandas", "scipy", "sklearn", "torch", "xgboost", "joblib", "skops", "safetensors"}
+
+
+def _module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    _module_name(path, root): path
+    for package, root in ROOTS.items()
+    for path in sorted((root / package).rglob("*.py"))
+}
+
+
+def _imports(name: str) -> set[str]:
+    """Full names of the modules that ``name`` imports anywhere in its source."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno} imports relatively; siblings go by full name"
+            module = node.module or ""
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                found.add(full if full in MODULES else module)
+    return found
+
+
+def _inside(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def test_there_are_sources() -> None:
+    assert {"mmekit.errors", "mmekit.worker.messages", "mmekit_handlers.base"} <= MODULES.keys()
+
+
+@pytest.mark.parametrize("layer", FORBIDDEN)
+def test_a_layer_imports_none_of_those_above_it(layer: str) -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        if _inside(name, layer)
+        for imported in _imports(name)
+        for forbidden in FORBIDDEN[layer]
+        if _inside(imported, forbidden)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_inside_the_server_imports_go_from_app_to_routes_to_registry_to_the_rest() -> None:
+    def level(name: str) -> int:
+        short = name.removeprefix("mmekit.server.").split(".")[0]
+        return next((i for i, names in enumerate(SERVER_ORDER) if short in names), len(SERVER_ORDER))
+
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        if name.startswith("mmekit.server.")
+        for imported in _imports(name)
+        if imported.startswith("mmekit.server.") and level(imported) < level(name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_server_and_the_worker_meet_only_in_the_messages() -> None:
+    allowed = {"mmekit.worker.messages"}
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        if _inside(name, "mmekit.server")
+        for imported in _imports(name)
+        if _inside(imported, "mmekit.worker") and imported not in allowed
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_handlers_import_only_errors_and_their_siblings() -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        if _inside(name, "mmekit_handlers")
+        for imported in _imports(name)
+        if _inside(imported, "mmekit") and imported != "mmekit.errors"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_of_the_server_process_imports_a_framework() -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        if _inside(name, "mmekit") and not _inside(name, "mmekit.worker")
+        for imported in _imports(name)
+        if imported.split(".")[0] in HEAVY
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_imports_the_package_root_for_a_name_of_a_submodule() -> None:
+    """The root would import its parts back; ``mmekit.__version__`` is all it has."""
+    wrong = []
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in ROOTS:
+                wrong += [
+                    f"{name} imports {alias.name} from {node.module}"
+                    for alias in node.names
+                    if alias.name != "__version__" and f"{node.module}.{alias.name}" not in MODULES
+                ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {name: {i for i in _imports(name) if i in MODULES and i != name} for name in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        assert name not in path, " imports ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for imported in sorted(graph[name]):
+                visit(imported, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
