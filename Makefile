@@ -11,8 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Further arguments for pytest: make test ARGS='-k routes -x'
 ARGS ?=
-# docker build or a wrapper of it
-DOCKER_BUILD ?= docker build
+# `docker build`, or a wrapper of it where one lies beside the repository (machines without Docker Hub)
+DOCKER_BUILD ?= $(or $(abspath $(wildcard ../shared/tools/docker-build.sh)),docker build)
 FRAMEWORKS ?= xgboost,sklearn,pytorch
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' container/mmekit/__init__.py)
 
@@ -76,7 +76,7 @@ image-gpu: ## the GPU image, mmekit:gpu
 	$(DOCKER_BUILD) -f Dockerfile.gpu --build-arg FRAMEWORKS=$(FRAMEWORKS) --build-arg VERSION=$(VERSION) -t mmekit:gpu .
 
 image-test: $(ENV)/.installed ## builds the images and tests them with docker run; fails without an engine
-	MMEKIT_IMAGE_TEST=$${MMEKIT_IMAGE_TEST:-required} $(BIN)/python -m pytest -m image tests/image $(ARGS)
+	MMEKIT_IMAGE_TEST=$${MMEKIT_IMAGE_TEST:-required} MMEKIT_DOCKER_BUILD='$(DOCKER_BUILD)' $(BIN)/python -m pytest -m image tests/image $(ARGS)
 
 bench: build/wheel/.installed ## the figures of docs/performance.md
 	build/wheel/bin/python -m benchmarks $(ARGS)

@@ -27,7 +27,7 @@ def model_fn(model_dir):
 
 
 def predict_fn(data, model):
-    return model.inplace_predict(data)
+    return model.predict(data)
 """
 
 

@@ -13,6 +13,9 @@ import os
 from typing import Any
 
 import numpy
+
+# mypy: disable-error-code="import-not-found"
+# sagemaker-inference is in the environment of Multi Model Server only.
 from sagemaker_inference import decoder, encoder
 from sagemaker_inference.default_handler_service import DefaultHandlerService
 from sagemaker_inference.default_inference_handler import DefaultInferenceHandler
@@ -33,7 +36,7 @@ class HandlerService(DefaultHandlerService):  # type: ignore[misc]  # the toolki
 
                 booster = xgboost.Booster()
                 booster.load_model(path)
-                booster.set_param("nthread", 1)
+                booster.set_param({"nthread": 1})
                 return booster
             if path.endswith(".pt"):
                 import torch
@@ -45,11 +48,11 @@ class HandlerService(DefaultHandlerService):  # type: ignore[misc]  # the toolki
 
         def default_input_fn(self, input_data: Any, content_type: str, context: Any = None) -> Any:
             if not self.is_xgboost:
-                data = decoder.decode(bytes(input_data).decode(), content_type).astype(numpy.float32)
+                data = decoder.decode(input_data, content_type).astype(numpy.float32)
                 return data.reshape(1, -1) if data.ndim == 1 else data
             import xgboost
 
-            text = bytes(input_data).decode().strip()
+            text = input_data.strip()
             found = csv.Sniffer().sniff(text.split("\n")[0][:512]).delimiter
             delimiter = "," if found.isalnum() else found
             rows = [[field or "nan" for field in line.split(delimiter)] for line in text.split("\n")]

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import sys
+from typing import cast
 from urllib.parse import unquote
 
 import httptools
@@ -30,8 +31,7 @@ class Connection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._parser = httptools.HttpRequestParser(self)
         self.on_message_begin()
 

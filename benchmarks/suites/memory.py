@@ -16,6 +16,10 @@ from benchmarks.servers import Inline, MultiModelServer, Native, Server, ServerF
 _SETTLE_S = 1.0
 
 
+#: One model more is counted from this many on: the first in each worker also brings what all use.
+_BASE = 10
+
+
 def memory(bench: Bench) -> None:
     """Memory with 1, 10, … loaded models, each asked once; a server of its own for each case."""
     counts = bench.plan.resident_counts
@@ -39,7 +43,7 @@ def _fill(bench: Bench, kind: type[Server], case: str, model_kind: str, marks: t
         empty_mib = server.processes.used_mib()
         bench.record("memory", case, kind.name, "0 models", "MiB", 0, empty_mib)
         started = time.monotonic()
-        first_mib = empty_mib
+        base: tuple[int, float] | None = None
         for number, model in enumerate(models, 1):
             try:
                 server.load(model)
@@ -54,11 +58,11 @@ def _fill(bench: Bench, kind: type[Server], case: str, model_kind: str, marks: t
             bench.record("memory", case, kind.name, f"{number} models", "MiB", 0, used_mib)
             after_s = time.monotonic() - started
             bench.say(f"{kind.name}, {case}: {number} models, {used_mib:.0f} MiB, {after_s:.0f} s")
-            if number == marks[0]:
-                first_mib = used_mib
-            else:
-                marginal = (used_mib - first_mib) / (number - marks[0])
+            if base is not None:
+                marginal = (used_mib - base[1]) / (number - base[0])
                 bench.record("memory", case, kind.name, f"marginal, {number} models", "MiB", 0, marginal)
+            if base is None or number == _BASE:
+                base = number, used_mib
 
 
 def empty(bench: Bench) -> None:

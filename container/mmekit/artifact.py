@@ -6,7 +6,6 @@ Reads files, so it is called off the event loop. Nothing of the model's is impor
 from __future__ import annotations
 
 import hashlib
-import hashlib
 import json
 import os
 import stat
@@ -109,14 +108,11 @@ def fingerprint(folder: str | os.PathLike[str]) -> str:
 
     Empty when the folder is gone or cannot be read.
     """
-    found = []
     try:
-        for entry in _files(Path(folder)):
-            status = entry.stat()  # of what a link points to: the file may be replaced behind it
-            found.append(f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}")
+        found = sorted(f"{entry.path}\0{_change(entry)}" for entry in _files(Path(folder)))
     except OSError:
         return ""
-    return hashlib.sha256("\n".join(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256("\n".join(found).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def requirements_file(folder: str | os.PathLike[str]) -> str | None:
@@ -204,6 +200,14 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
                     pending.append(entry.path)
 
 
+def _change(entry: os.DirEntry[str]) -> str:
+    try:
+        status = entry.stat()  # of what a link points to: the file may be replaced behind it
+    except OSError:
+        return "nothing"
+    return f"{status.st_size}\0{status.st_mtime_ns}"
+
+
 def _size_bytes(folder: Path) -> int:
     """Sum what the files take, not what links point to."""
     return sum(entry.stat(follow_symlinks=False).st_size for entry in _files(folder))
@@ -278,23 +282,3 @@ def _requirement_lines(file: str | None) -> Iterable[str]:
         text = line.strip()
         if text and not text.startswith("#"):
             yield text
-
-
-def fingerprint(path: str | os.PathLike[str]) -> str:
-    """Return a text that changes when any file of a folder does: names, sizes, times of change.
-
-    A folder that has gone has the fingerprint of nothing.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            file = os.path.join(folder, name)
-            try:
-                status = os.lstat(file)
-            except OSError:
-                continue
-            digest.update(
-                f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
-            )
-    return digest.hexdigest()

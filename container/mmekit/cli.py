@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -45,15 +46,22 @@ def serve(**options: str | None) -> None:
     With SAGEMAKER_MULTI_MODEL=true it starts empty and models are loaded with POST /models; without,
     it serves the one model in /opt/ml/model on /invocations. An option wins over its variable.
     """
+    # As process 1 a signal without a handler is lost, so they come before the slow imports.
+    received: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: received.append(number))
     from mmekit import logs
     from mmekit.server import app
 
     config = _config({name: value for name, value in options.items() if value is not None})
     logs.set_up(config.log_level)
     try:
-        sys.exit(app.serve(config, os.environ))
+        sys.exit(app.serve(config, os.environ, received))
     except OSError as error:
-        _leave(f"The server cannot listen on {config.host}:{config.port}: {error.strerror or error}.", EXIT_FAILED)
+        _leave(
+            f"The server cannot listen on {config.host}:{config.port}: {error.strerror or error}.",
+            EXIT_FAILED,
+        )
     except ConfigError as error:
         _leave(error.message, EXIT_CONFIG)
     except MmekitError as error:

@@ -7,6 +7,7 @@ so that processes sharing the pipe do not mix within a line (pipe(7)). What C co
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 #: A tagged line is never longer (pipe(7): writes up to PIPE_BUF are atomic; 4096 on Linux).
 PIPE_BUF = 4096
@@ -33,7 +34,7 @@ class Line(NamedTuple):
 def tag(model: str, stream: str) -> tuple[bytes, bytes]:
     """Return what goes before the text of a line, and before a piece of it that goes on in the next."""
     # Names are opaque strings, so they may hold the very bytes that divide the fields.
-    name = model.encode("unicode_escape")[:_MAX_NAME]
+    name = quote(model, errors="surrogatepass").encode()[:_MAX_NAME]
     start = _START + name + _SEPARATOR + stream.encode()
     return start + _SEPARATOR, start + _CONTINUED + _SEPARATOR
 
@@ -99,7 +100,7 @@ class LineParser:
 
 
 def _name(model: bytes) -> str:
-    return model.decode("unicode_escape", "replace")
+    return unquote(model.decode("ascii", "replace"))
 
 
 def _text(raw: bytes) -> str:

@@ -62,7 +62,9 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
             return
         if self.dropped:
             lost, self.dropped = self.dropped, 0
-            logging.getLogger(__name__).warning("%d log records were dropped: the log is read too slowly.", lost)
+            logging.getLogger(__name__).warning(
+                "%d log records were dropped: the log is read too slowly.", lost
+            )
 
 
 def set_up(level: int) -> None:

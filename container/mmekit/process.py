@@ -112,9 +112,9 @@ def describe_exit(wait_status: int) -> str:
         except ValueError:
             name = f"signal {number}"
         hint = {
-            "SIGSEGV": "; a crash in native code",
-            "SIGABRT": "; native code gave up",
-            "SIGKILL": "; often the kernel, out of memory",
+            "SIGSEGV": " (a crash in native code)",
+            "SIGABRT": " (native code gave up)",
+            "SIGKILL": " (often by the kernel, for memory)",
         }.get(name, "")
         return f"was killed by {name}{hint}"
     return f"exited with code {os.waitstatus_to_exitcode(wait_status)}"

@@ -1,4 +1,4 @@
-"""LightGBM behind mmekit: one subclass of ``Handler``; what it inherits reads and writes CSV, JSON and NPY."""
+"""LightGBM behind mmekit: what the subclass inherits reads and writes CSV, JSON and NPY."""
 
 from pathlib import Path
 

@@ -21,6 +21,8 @@ from mmekit_handlers.table import EMPTY_BODY, Array, Table, Text, check_names, n
 #: All that rows of plain numbers consist of; JSON reads nothing but numbers from these bytes.
 _NUMERIC = b"0123456789.,+-eE \t\r\n"
 
+_BOOLEANS = {"true": 1.0, "false": 0.0}
+
 
 def read_csv(
     body: bytes,
@@ -152,12 +154,12 @@ def _split(body: bytes, delimiter: str) -> list[list[str]]:
 def _number(field: str) -> float | None:
     if not field:
         return nan
-    if "_" in field:  # Python reads 1_000, CSV does not know it
-        return None
     try:
-        return float(field)
+        # Python reads 1_000 too, which nobody means in CSV.
+        return float(field) if "_" not in field else None
     except ValueError:
-        return None
+        # As pandas writes a column of booleans.
+        return _BOOLEANS.get(field.lower())
 
 
 def _could_be_names(fields: list[str]) -> bool:
@@ -185,14 +187,18 @@ def _floats(rows: list[list[str]], columns: tuple[str, ...] | None) -> Array:
 
 
 def _typed(rows: list[list[str]], names: Sequence[str], text: Collection[str]) -> Array:
-    """Return an object array in which the columns named in ``text`` are str and the others floats."""
-    is_text = [j < len(names) and names[j] in text for j in range(len(rows[0]))]
+    """Return an object array in which the columns named in ``text`` are str and the others floats.
+
+    Rows of another width than the names are all text: the model will say what is wrong with them.
+    """
+    width = len(rows[0])
+    is_text = [len(names) != width or names[j] in text for j in range(width)]
     values = np.empty((len(rows), len(is_text)), object)
     for i, row in enumerate(rows):
         for j, field in enumerate(row):
             value = (field or nan) if is_text[j] else _number(field)
             if value is None:
-                raise not_a_number(i + 1, j + 1, field, names[j] if j < len(names) else None)
+                raise not_a_number(i + 1, j + 1, field, names[j])
             values[i, j] = value
     return values
 

@@ -57,6 +57,8 @@ def read_jsonlines(body: bytes, text: Text = False) -> Table:
             value, _ = _unwrap(parse_json(line))
         except BadRequest as error:
             raise BadRequest(f"line {number}: {error.message}") from None
+        if _is_features(value):
+            value = value["features"]
         rows.extend(value if _is_rows(value) else [value])
     if not rows:
         raise BadRequest(EMPTY_BODY)
@@ -122,6 +124,10 @@ def _unwrap(value: Any) -> tuple[Any, list[str] | None]:
     return value, None
 
 
+def _is_features(value: Any) -> bool:
+    return isinstance(value, dict) and list(value) == ["features"] and isinstance(value["features"], list)
+
+
 def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], list | dict)
 
@@ -130,7 +136,7 @@ def _table(value: Any, columns: list[str] | None, text: Text) -> Table:
     if isinstance(value, dict):
         value = _columns_to_records(value)
     if not isinstance(value, list):
-        raise BadRequest(f"the body holds a {_name(value)}; {_EXPECTED}")
+        raise BadRequest(f"the body holds {_name(value)}; {_EXPECTED}")
     if not value:
         raise BadRequest("the body has no rows; expected at least one row")
     if isinstance(value[0], dict):
@@ -153,12 +159,12 @@ def _columns_to_records(record: dict[str, Any]) -> list[dict[str, Any]]:
 def _records(records: list[Any]) -> tuple[list[Any], list[str] | None]:
     """Return rows in the order of the first record's keys, and the keys."""
     keys = list(records[0])
-    if keys == ["features"] and isinstance(records[0]["features"], list):
-        return [r.get("features", r) if isinstance(r, dict) else r for r in records], None
+    if _is_features(records[0]):
+        return [record["features"] if _is_features(record) else record for record in records], None
     rows = []
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
-            raise BadRequest(f"row {number} is a {_name(record)}, row 1 is an object")
+            raise BadRequest(f"row {number} is {_name(record)}; row 1 is an object")
         if record.keys() != records[0].keys():
             raise BadRequest(_key_difference(number, record.keys(), records[0].keys()))
         rows.append([record[key] for key in keys])
@@ -176,7 +182,7 @@ def _key_difference(number: int, found: Any, expected: Any) -> str:
 def _check_widths(rows: list[Any], columns: Sequence[str] | None) -> None:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, list):
-            raise BadRequest(f"row {number} is a {_name(row)}, row 1 is an array")
+            raise BadRequest(f"row {number} is {_name(row)}; row 1 is an array")
         if len(row) != len(rows[0]):
             raise ragged(number, len(row), len(rows[0]))
     if not rows[0]:
@@ -226,5 +232,5 @@ def _array(value: Any, dtype: type | None = None) -> Array:
 
 
 def _name(value: Any) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -85,7 +85,7 @@ class PyTorchHandler(Handler):
         elif isinstance(model, torch.nn.Module):
             model = _eval(model)
             if wanted.type == "cuda" and not any(tensor.is_cuda for tensor in tensors_of(model)):
-                model = _on_device(wanted, lambda: model.to(wanted))
+                model = _on_device(wanted, lambda: _move(model, wanted))
         if isinstance(model, Exported):
             self._casts_itself = True
             self.row_wise = self.row_wise and not model.rows_are_fixed
@@ -229,6 +229,16 @@ def _named_inputs(body: bytes) -> dict[str, Any] | None:
     document = parse_json(body)
     inputs = document.get("inputs") if isinstance(document, dict) else None
     return inputs if isinstance(inputs, dict) and inputs else None
+
+
+def _move(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    try:
+        return model.to(device)
+    except RuntimeError:
+        model.to(
+            "meta"
+        )  # what has been moved already would hold device memory while the caller holds the model
+        raise
 
 
 def _eval(model: torch.nn.Module) -> torch.nn.Module:

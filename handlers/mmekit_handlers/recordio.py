@@ -81,7 +81,7 @@ def _records(body: memoryview) -> Iterator[memoryview]:
         magic, length = _FRAME.unpack_from(body, offset)
         if magic != MAGIC:
             raise BadRequest(
-                f"record {number}: the frame begins with 0x{magic:08X}, expected 0x{MAGIC:08X} (recordio-protobuf)"
+                f"record {number}: the frame begins with 0x{magic:08X}; expected recordio, 0x{MAGIC:08X}"
             )
         offset += _FRAME.size
         end = offset + (length + 3) // 4 * 4

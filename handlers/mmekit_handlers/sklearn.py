@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,16 +39,21 @@ class SklearnHandler(Handler):
     model has) and MMEKIT_SKOPS_TRUSTED (comma-separated type names).
     """
 
-    reads = ("text/csv", "application/json", "application/jsonlines", "application/x-npy", "application/x-npz")
+    reads = (
+        "text/csv",
+        "application/json",
+        "application/jsonlines",
+        "application/x-npy",
+        "application/x-npz",
+    )
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Raise ``ConfigError`` for a method that does not exist."""
         super().__init__(environ)
         self._method = environ.get("MMEKIT_SKLEARN_METHOD") or None
         if self._method is not None and self._method not in sklearn_facts.METHODS:
-            raise ConfigError(
-                f"MMEKIT_SKLEARN_METHOD is {self._method!r}; expected one of {', '.join(sklearn_facts.METHODS)}"
-            )
+            known = ", ".join(sklearn_facts.METHODS)
+            raise ConfigError(f"MMEKIT_SKLEARN_METHOD is {self._method!r}; expected one of {known}")
         trusted = environ.get("MMEKIT_SKOPS_TRUSTED", "")
         self._trusted = tuple(name.strip() for name in trusted.split(",") if name.strip())
         # Known once the model is loaded.
@@ -81,9 +85,9 @@ class SklearnHandler(Handler):
         """Load the one model file; see ``sklearn_files`` for which and how."""
         path = sklearn_files.find(model_dir)
         self._file = path.name
-        model = sklearn_files.load(path, self._trusted)
-        self._trained = _trained_version(path, model)
-        return model
+        loaded = sklearn_files.load(path, self._trusted)
+        self._trained = loaded.trained
+        return loaded.model
 
     def prepare(self, model: Any) -> Any:
         """Learn what the model takes and gives, and hold it to one thread."""
@@ -102,9 +106,10 @@ class SklearnHandler(Handler):
         self._names = sklearn_facts.feature_names(model)
         self._count = sklearn_facts.feature_count(model)
         self._documents = sklearn_facts.takes_documents(model)
-        self._frame = self._names is not None and sklearn_facts.needs_frame(estimators)
-        if sklearn_facts.takes_text(estimators):
+        takes_text = sklearn_facts.takes_text(estimators)
+        if takes_text:
             self._text = sklearn_facts.text_columns(estimators, self._names) or True
+        self._frame = self._names is not None and (takes_text or sklearn_facts.needs_frame(estimators))
         if self._frame and _pandas() is None:
             raise ModelLoadError(
                 f"{self._what()} was fitted with a DataFrame, so it needs module 'pandas', "
@@ -288,11 +293,6 @@ class SklearnHandler(Handler):
 
     def _name(self, column: int) -> str | None:
         return self._names[column] if self._names is not None else None
-
-
-def _trained_version(path: Path, model: Any) -> str | None:
-    """Return the version a model was saved with, from the file only where the warning was worth one."""
-    return sklearn_files.trained_version(path)
 
 
 def _first_sentences(error: object) -> str:

@@ -1,8 +1,8 @@
-"""What can be known about an estimator from its parts: threads, text columns, whether rows are independent."""
+"""What an estimator's parts tell: its threads, its text columns, whether its rows are independent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ METHODS = (
 )
 
 #: Estimators of scikit-learn whose answer for a row depends on the rows beside it, or on chance: a
-#: stopping rule over all rows (NMF, dictionaries, LDA), draws in order (imputer), one image a row.
+#: stopping rule over all rows (NMF, dictionaries, LDA), draws in order (imputer, RBM), one image a row.
+#: SparsePCA drops the first axis of a single row's answer.
 _NOT_ROW_WISE = frozenset(
     (
         "NMF",
@@ -30,6 +31,9 @@ _NOT_ROW_WISE = frozenset(
         "LatentDirichletAllocation",
         "IterativeImputer",
         "PatchExtractor",
+        "BernoulliRBM",
+        "SparsePCA",
+        "MiniBatchSparsePCA",
     )
 )
 
@@ -45,8 +49,6 @@ _TAKE_TEXT = frozenset(
         "TfidfVectorizer",
         "HashingVectorizer",
         "FunctionTransformer",
-        "DummyClassifier",
-        "DummyRegressor",
     )
 )
 
@@ -69,11 +71,7 @@ def parts(model: Any) -> list[Any]:
         seen.add(id(current))
         if current is model or isinstance(current, BaseEstimator):
             found.append(current)
-            waiting.extend(_holds(value) for value in getattr(current, "__dict__", {}).values())
-        elif isinstance(current, list | tuple | set):
-            waiting.extend(current)
-        elif isinstance(current, dict):
-            waiting.extend(current.values())
+        waiting.extend(_inside(current))
     return found
 
 
@@ -103,7 +101,7 @@ def is_row_wise(estimators: list[Any]) -> bool:
     return all(
         is_standard(estimator)
         and type(estimator).__name__ not in _NOT_ROW_WISE
-        and not str(getattr(estimator, "strategy", "")).startswith(("stratified", "uniform"))
+        and not _is_random(estimator)
         and not any(_is_users_function(value) for value in vars(estimator).values())
         for estimator in estimators
     )
@@ -128,7 +126,7 @@ def needs_frame(estimators: list[Any]) -> bool:
         not is_standard(part)
         or type(part).__name__ in _TAKE_FRAMES
         or hasattr(part, "_sklearn_output_config")
-        or getattr(part, "categorical_features", None) is not None
+        or getattr(part, "is_categorical_", None) is not None
         for part in estimators
     )
 
@@ -146,15 +144,20 @@ def feature_count(model: Any) -> int | None:
 
 
 def text_columns(estimators: list[Any], names: tuple[str, ...] | None) -> frozenset[str]:
-    """Return the columns whose categories were all text when the model was fitted.
+    """Return the columns that held text when the model was fitted, and those that it drops.
 
-    Without this ``02134`` would be read as a number and be an unknown category.
+    Without this ``02134`` would be read as a number and be an unknown category. Empty when the
+    model's parts do not say.
     """
     found: set[str] = set()
     for part in estimators:
-        if type(part).__name__ == "ColumnTransformer" and names is not None:
+        kind = type(part).__name__
+        if not is_standard(part) or kind in _TAKE_DOCUMENTS or kind == "FunctionTransformer":
+            return frozenset()
+        if kind == "ColumnTransformer" and names is not None:
             for _, transformer, columns in getattr(part, "transformers_", ()):
-                found.update(_text_of(transformer, _names_of(columns, names)))
+                chosen = _names_of(columns, names)
+                found.update(chosen if transformer == "drop" else _text_of(transformer, chosen))
     return frozenset(found)
 
 
@@ -163,9 +166,7 @@ def _text_of(transformer: Any, columns: list[str]) -> Iterator[str]:
         categories = getattr(step, "categories_", None)
         if categories is not None and len(categories) == len(columns):
             for name, known in zip(columns, categories, strict=True):
-                if any(isinstance(value, str) for value in known) and not any(
-                    isinstance(value, int | float) and value == value for value in known
-                ):
+                if any(isinstance(value, str) for value in known):
                     yield name
             return
 
@@ -196,9 +197,28 @@ def _first(model: Any) -> Any:
     return _first(steps[0][1]) if steps else model
 
 
-def _holds(value: Any) -> Any:
-    """Look into arrays of estimators, as gradient boosting keeps them."""
-    return value.ravel().tolist() if isinstance(value, np.ndarray) and value.dtype.kind == "O" else value
+def _inside(value: Any) -> Iterable[Any]:
+    """Return what may hold estimators: parts of scikit-learn's objects, and containers of any kind."""
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, dict):
+        return [] if _is_plain(next(iter(value.values()), None)) else value.values()
+    if isinstance(value, np.ndarray):  # gradient boosting keeps its trees so
+        keeps = value.dtype.kind == "O" and value.size and not _is_plain(value.flat[0])
+        return value.ravel().tolist() if keeps else []
+    if isinstance(value, BaseEstimator) or is_standard(value):
+        return list(getattr(value, "__dict__", {}).values())
+    return []
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether a container's first value shows that it holds data: a vocabulary may be very long."""
+    return isinstance(value, str | int | float | np.generic | None)
+
+
+def _is_random(estimator: Any) -> bool:
+    """Say whether an estimator answers by drawing lots."""
+    return type(estimator).__name__ == "DummyClassifier" and estimator.strategy in ("stratified", "uniform")
 
 
 def _is_users_function(value: Any) -> bool:

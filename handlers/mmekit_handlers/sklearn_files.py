@@ -17,6 +17,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,30 @@ SUFFIXES = (".joblib", ".pkl", ".pickle", ".skops", ".sav")
 _JOBLIB_ARRAY = b"NumpyArrayWrapper"
 #: A pickle of protocol 2 and up starts so (PEP 307).
 _PICKLE = b"\x80"
+#: joblib hands lz4 to a library of its own.
+_LZ4 = b"\x04\x22\x4d\x18"
 _GIT_LFS = b"version https://git-lfs"
 #: At most so much of a compressed file is searched for a version, in bytes.
 _SEARCHED_BYTES = 64 << 20
 
-# The key and its value in pickle protocols 0 to 5, and in skops' schema.json: between them stand the
-# opcodes that memoize and announce a string.
+_VERSION_KEY = b"_sklearn_version"
+# What follows the key in pickle protocols 0 to 5 (opcodes that memoize and announce a string stand
+# between key and value), and in skops' schema.json.
 _VERSION_IN_PICKLE = re.compile(
-    rb"_sklearn_version(?:\x94|q.|r.{4}|\np\d+\n)?(?:\x8c.|X.{4}|V)(\d+\.[\w.]+?)(?=[\x94qr\n])", re.DOTALL
+    rb"(?:\x94|q.|r.{4}|\np\d+\n)?(?:\x8c.|X.{4}|V)(\d+\.[\w.]+?)[\x94qr\n]", re.DOTALL
 )
-_VERSION_IN_SKOPS = re.compile(rb'"_sklearn_version": \{[^}]*"content": "\\"([\w.]+)\\""')
+_VERSION_IN_SKOPS = re.compile(rb'": \{[^}]*"content": "\\"([\w.]+)\\""')
+#: The value comes within so many bytes.
+_VERSION_BYTES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model, and the version of scikit-learn that saved it if that is not this one."""
+
+    model: Any
+    trained: str | None
+
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +82,7 @@ def find(model_dir: str) -> Path:
     )
 
 
-def load(path: Path, trusted: Sequence[str]) -> Any:
+def load(path: Path, trusted: Sequence[str]) -> Loaded:
     """Read a model; ``trusted`` are type names that skops may build beyond its own list.
 
     Raises ``InvalidModel`` for what is not such a file, ``ModelLoadError`` for what cannot be read
@@ -90,8 +105,7 @@ def load(path: Path, trusted: Sequence[str]) -> Any:
             if is_out_of_memory(error):
                 raise
             raise ModelLoadError(_why_not(path, error)) from error
-    _pass_on(path, caught)
-    return model
+    return Loaded(model, _pass_on(path, caught))
 
 
 def trained_version(path: Path) -> str | None:
@@ -99,11 +113,12 @@ def trained_version(path: Path) -> str | None:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                found = _VERSION_IN_SKOPS.search(archive.read("schema.json"))
+                after = _after(archive.read("schema.json"), _VERSION_KEY)
         else:
-            found = _search(path, _VERSION_IN_PICKLE)
+            after = _search(path, _VERSION_KEY)
     except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError):
         return None
+    found = (_VERSION_IN_PICKLE.match(after) or _VERSION_IN_SKOPS.match(after)) if after else None
     return found[1].decode() if found else None
 
 
@@ -125,9 +140,9 @@ def _suffix(name: str) -> str:
     return Path(name).suffix
 
 
-def _starts_with(path: Path, magic: bytes) -> bool:
+def _starts_with(path: Path, magic: bytes | tuple[bytes, ...]) -> bool:
     with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+        return file.read(8).startswith(magic)
 
 
 def _is_skops(path: Path) -> bool:
@@ -137,11 +152,9 @@ def _is_skops(path: Path) -> bool:
 def _load_pickle(path: Path, head: bytes) -> Any:
     # joblib reads with a pickle machine written in Python, 4 to 6 times slower than pickle's. Only its
     # compression and its array placeholders need it; without them the file is a plain pickle.
-    if head[:1] == _PICKLE and not _search(path, re.compile(_JOBLIB_ARRAY)):
+    is_compressed = head.startswith((_LZ4, *_COMPRESSED))
+    if not is_compressed and _search(path, _JOBLIB_ARRAY) is None:
         with path.open("rb") as file:
-            return pickle.load(file)
-    if not head.startswith((_PICKLE, *_COMPRESSED)) and _suffix(path.name) != ".joblib":
-        with path.open("rb") as file:  # protocols 0 and 1 have no magic
             return pickle.load(file)
     import joblib
 
@@ -182,36 +195,38 @@ def _why_not(path: Path, error: Exception) -> str:
             f"{path.name} refers to a class or function of the script that saved it ({what}): "
             f"move that into a module of its own, put it into code/ and save the model again{note}"
         )
-    if note:
-        return f"{path.name} cannot be read: {what}{note}"
-    if isinstance(error, pickle.UnpicklingError | EOFError | OSError | zlib.error | zipfile.BadZipFile):
-        return f"{path.name} is damaged or truncated, or not a joblib, pickle or skops file: {what}"
-    return f"{path.name} cannot be read: {what}"
+    if isinstance(error, _BROKEN) or not (_is_skops(path) or _starts_with(path, (_PICKLE, *_COMPRESSED))):
+        return f"{path.name} is damaged or truncated, or is not a joblib, pickle or skops file: {what}{note}"
+    return f"{path.name} cannot be read: {what}{note}"
 
 
-def _pass_on(path: Path, caught: list[warnings.WarningMessage]) -> None:
-    """Log version warnings, one a version, with both versions; repeat all others."""
+def _pass_on(path: Path, caught: list[warnings.WarningMessage]) -> str | None:
+    """Log version warnings, one a version, and return the last; repeat all other warnings."""
     from sklearn.exceptions import InconsistentVersionWarning
 
-    logged: set[str] = set()
+    trained: str | None = None
     for item in caught:
         if not isinstance(item.message, InconsistentVersionWarning):
             warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
             continue
-        version = item.message.original_sklearn_version
-        if version not in logged:
-            logged.add(version)
-            _log.warning("%s%s; predictions may differ or fail", path.name, versions(version))
+        if item.message.original_sklearn_version != trained:
+            trained = item.message.original_sklearn_version
+            _log.warning("%s may predict otherwise or fail%s", path.name, versions(trained))
+    return trained
 
 
-def _search(path: Path, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
-    opened = next((opener for magic, opener in _COMPRESSED.items() if _starts_with(path, magic)), None)
-    if opened is not None:
-        return pattern.search(opened(path))
+def _search(path: Path, key: bytes) -> bytes | None:
+    """Return what follows the first ``key`` in a file, decompressed if need be; None when it is not there."""
+    for magic, read in _COMPRESSED.items():
+        if _starts_with(path, magic):
+            return _after(read(path), key)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        found = pattern.search(view)
-        # The match keeps the map alive; a copy of its few bytes does not.
-        return pattern.fullmatch(found[0]) or pattern.search(view[found.start() : found.end() + 1]) if found else None
+        return _after(view, key)
+
+
+def _after(data: bytes | mmap.mmap, key: bytes) -> bytes | None:
+    start = data.find(key)
+    return None if start < 0 else data[start + len(key) : start + len(key) + _VERSION_BYTES]
 
 
 def _read_with(opener: Callable[..., Any]) -> Callable[[Path], bytes]:
@@ -226,6 +241,18 @@ def _read_with(opener: Callable[..., Any]) -> Callable[[Path], bytes]:
 def _read_zlib(path: Path) -> bytes:
     return zlib.decompressobj().decompress(path.read_bytes(), _SEARCHED_BYTES)
 
+
+#: What readers raise when bytes are missing or wrong; joblib's own says IndexError.
+_BROKEN = (
+    pickle.UnpicklingError,
+    EOFError,
+    IndexError,
+    OSError,
+    UnicodeDecodeError,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 #: First bytes of what joblib's ``compress=`` writes (joblib: compressor.py), and how to read it.
 _COMPRESSED: dict[bytes, Callable[[Path], bytes]] = {

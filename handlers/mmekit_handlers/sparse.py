@@ -38,7 +38,7 @@ class SparseRows:
     def check_width(self, features: int) -> None:
         """Raise ``BadRequest`` when a column, or the declared width, is beyond the model's features."""
         if self.width is not None and self.width > features:
-            raise BadRequest(f"the rows are declared {self.width} columns wide; the model has {features} features")
+            raise BadRequest(f"the rows are {self.width} columns wide; the model has {features} features")
         if self.columns.size and self.columns.max() >= features:
             place = int((self.columns >= features).argmax())
             raise BadRequest(

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
@@ -86,7 +87,7 @@ def identify(path: Path) -> ModelFile:
     if head.startswith(b"PK"):
         return _identify_zip(path)
     if head.startswith(_LEGACY_MAGIC):
-        objects = _unsafe(_legacy_globals(path))
+        objects = _objects_of_legacy(path)
         return ModelFile(path, Kind.OBJECTS if objects else Kind.WEIGHTS, objects, is_zip=False)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MAX_SAFETENSORS_HEADER:
         return ModelFile(path, Kind.SAFETENSORS)
@@ -116,7 +117,7 @@ def _identify_zip(path: Path) -> ModelFile:
         with zipfile.ZipFile(path) as archive:
             # Members are "<root>/data.pkl"; torch.export before 2.8 wrote no root.
             members = {name.partition("/")[2] or name for name in archive.namelist()}
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # zipfile raises many types on a damaged directory
         raise damaged(path, error) from error
     if "constants.pkl" in members and any(name.startswith("code/") for name in members):
         return ModelFile(path, Kind.TORCHSCRIPT)
@@ -132,7 +133,7 @@ def _identify_zip(path: Path) -> ModelFile:
             f"{path.name} is a torch.package archive: load it in model_fn with torch.package.PackageImporter"
         )
     if "data.pkl" in members:
-        objects = _pickled_objects(path)
+        objects = _objects_of_zip(path)
         return ModelFile(path, Kind.OBJECTS if objects else Kind.WEIGHTS, objects)
     raise InvalidModel(
         f"{path.name} is a zip archive, but none that PyTorch writes; "
@@ -140,35 +141,48 @@ def _identify_zip(path: Path) -> ModelFile:
     )
 
 
-def _pickled_objects(path: Path) -> tuple[str, ...]:
+def _objects_of_zip(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(sorted(get_unsafe_globals_in_checkpoint(path)))
-    except Exception as error:  # torch's opcode reader and zip reader raise many types
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            return _unsafe(_names_looked_up(io.BytesIO(archive.read(name))))
+    except Exception as error:  # as above, and pickletools
         raise damaged(path, error) from error
 
 
-def _legacy_globals(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        try:
+def _objects_of_legacy(path: Path) -> tuple[str, ...]:
+    try:
+        with path.open("rb") as file:
             for _ in range(_LEGACY_PICKLES_BEFORE_OBJECT):
-                for _ in pickletools.genops(file):
-                    pass
-            # pickletools gives "module name" with a space between.
-            names = [str(arg) for opcode, arg, _ in pickletools.genops(file) if opcode.name == "GLOBAL"]
-        except ValueError as error:
-            raise damaged(path, error) from error
+                _names_looked_up(file)
+            return _unsafe(_names_looked_up(file))
+    except Exception as error:  # pickletools, on opcodes that are none
+        raise damaged(path, error) from error
+
+
+def _names_looked_up(file: IO[bytes]) -> list[str]:
+    """Read one pickle's opcodes, unpickling nothing; return the "module name" pairs that it looks up."""
+    names: list[str] = []
+    texts: list[str] = []
+    for opcode, arg, _ in pickletools.genops(file):
+        if opcode.name == "GLOBAL":
+            names.append(str(arg))
+        elif opcode.name == "STACK_GLOBAL":  # pickle_protocol=4: the two texts before it
+            names.append(" ".join(texts[-2:]))
+        elif isinstance(arg, str):
+            texts.append(arg)
     return names
 
 
 def _unsafe(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those of ``names`` ("module name") that ``torch.load(weights_only=True)`` would refuse.
+    """Return those of ``names`` that ``torch.load(weights_only=True)`` would refuse.
 
     torch answers this only for a zip checkpoint: make one that looks up these names and nothing else.
     """
-    opcodes = "".join("c" + name.replace(" ", "\n") + "\n0" for name in names)
+    opcodes = "".join("c" + name.replace(" ", "\n") + "\n" for name in names)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02" + opcodes.encode() + b"N.")
+        archive.writestr("archive/data.pkl", b"\x80\x02" + opcodes.encode() + b".")
         archive.writestr("archive/version", "3\n")
         archive.writestr("archive/byteorder", "little")
     buffer.seek(0)
@@ -181,8 +195,8 @@ def _export_version(path: Path) -> str | None:
             for name in archive.namelist():
                 if name.endswith(("/models/model.json", "serialized_exported_program.json")):
                     return str(json.loads(archive.read(name))["torch_version"])
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        pass  # it is wanted for an error's text only
+    except Exception:  # noqa: BLE001 - wanted for an error's text: the error itself is told anyway
+        pass
     return None
 
 

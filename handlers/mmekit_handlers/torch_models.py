@@ -13,7 +13,7 @@ from mmekit.errors import BadRequest, ModelLoadError
 from mmekit_handlers.base import is_out_of_memory
 from mmekit_handlers.torch_device import first_line
 from mmekit_handlers.torch_files import Kind, ModelFile, describe
-from mmekit_handlers.torch_tensors import NamedTensors, cast
+from mmekit_handlers.torch_tensors import NamedTensors, cast, describe_input
 
 _EXAMPLE = """\
 from mmekit_handlers.pytorch import load_weights
@@ -121,7 +121,7 @@ def input_failure(error: Exception, model: Any, data: Any) -> BadRequest | None:
         advice = (
             "; for integers send application/json; dtype=int64, or npy" if _WANTS_INTEGERS in text else ""
         )
-        return BadRequest(f"the model cannot take {describe(data)}: {text}{advice}")
+        return BadRequest(f"the model cannot take {describe_input(data)}: {text}{advice}")
     return None
 
 
@@ -157,7 +157,7 @@ def _load_torchscript(file: ModelFile, device: torch.device) -> torch.nn.Module:
             # torch 2.13 recommends torch.export at each load; who could act does not read this log.
             warnings.simplefilter("ignore", DeprecationWarning)
             return torch.jit.load(str(file.path), map_location=device)  # type: ignore[no-untyped-call, no-any-return]
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
         if is_out_of_memory(error):
             raise
         raise cannot_read(file, error) from error
@@ -172,7 +172,7 @@ def _load_exported(file: ModelFile, device: torch.device) -> Exported:
 
             program = move_to_device_pass(program, device)
         return Exported(program)
-    except Exception as error:  # its parser raises whatever Python raises on a document it does not know
+    except Exception as error:  # so does an archive of another version
         if is_out_of_memory(error):
             raise
         raise cannot_read(file, error) from error

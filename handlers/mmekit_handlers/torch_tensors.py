@@ -30,7 +30,7 @@ def cast(tensor: torch.Tensor, dtype: torch.dtype, name: str | None = None) -> t
     return result
 
 
-def describe(data: Any) -> str:
+def describe_input(data: Any) -> str:
     """Return what a model was given, by shape and dtype, for an error's text."""
     if isinstance(data, torch.Tensor):
         return f"an input {_shape(data)}"

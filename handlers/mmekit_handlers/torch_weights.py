@@ -63,7 +63,7 @@ def _read(file: ModelFile) -> dict[str, torch.Tensor]:
     try:
         # Only the zip format can be mapped; a file from torch before 1.6 is read into memory.
         loaded = torch.load(file.path, map_location="cpu", weights_only=True, mmap=file.is_zip)
-    except (RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged file makes its reader raise nearly anything
         if is_out_of_memory(error):
             raise
         raise cannot_read(file, error) from error

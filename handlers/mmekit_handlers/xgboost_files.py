@@ -17,7 +17,6 @@ import pickle
 import re
 import warnings
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +25,22 @@ import xgboost as xgb
 
 from mmekit.errors import InvalidModel, ModelLoadError
 from mmekit_handlers.base import is_out_of_memory
+from mmekit_handlers.xgboost_version import (
+    LEGACY_NAMES,
+    check_base_score,
+    dotted,
+    find_version,
+    ours,
+    versions,
+)
 
 logger = logging.getLogger(__name__)
 
 #: Suffixes and names of what people put beside a model and AWS's container stumbles over.
-_BESIDE_SUFFIXES = frozenset(
-    ".cfg .csv .gz .html .ini .ipynb .libsvm .log .md .mf .npy .npz .parquet .png .py .pyc .rst .sh .svg "
-    ".tar .toml .tsv .txt .xml .yaml .yml .zip".split()
+_BESIDE_SUFFIXES = re.compile(
+    r"\.(cfg|csv|gz|html|ini|ipynb|libsvm|log|md|mf|npy|npz|parquet|png|py|pyc|rst|sh|svg"
+    r"|tar|toml|tsv|txt|xml|yaml|yml|zip)$",
+    re.IGNORECASE,
 )
 _BESIDE_NAMES = re.compile(r"(licen[cs]e|readme|notice|changelog|manifest|metadata)\b", re.IGNORECASE)
 
@@ -45,18 +53,6 @@ _COMPRESSED = {
     b"\xfd7zXZ": lzma.decompress,
     b"\x5d\x00": lzma.decompress,
 }
-#: Begin of the old binary format (xgboost: src/learner.cc, LearnerModelParamLegacy and what follows):
-#: 136 bytes of numbers, then the objective's and the booster's name, each after its length in 8 bytes.
-_LEGACY_NAMES = re.compile(rb"(?s)(?:binf)?.{136}[\x01-\x40]\0{7}[a-z]+:[a-z_]+.{8}(?:gbtree|gblinear|dart)")
-_LEGACY_VERSION_AT = 20
-
-#: ``"version":[3,0,5]`` in JSON; in UBJSON a typed or plain array of integers of 1, 2, 4 or 8 bytes.
-_VERSION_JSON = re.compile(rb'"version"\s*:\s*\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)')
-_VERSION_UBJ = re.compile(rb"(?s)L\0{7}\x07version\[(?:\$.)?#L\0{7}\x03(.{3,27})")
-#: ``base_score`` as a list: XGBoost 3.1 and later write it, earlier ones take it for 0.5 and say nothing.
-_LISTED_BASE_SCORE = re.compile(rb'(?s)base_score(?:"\s*:\s*"|SL.{8})\[')
-_LISTED_SINCE = (3, 1)
-
 #: "[12:00:00] /workspace/src/learner.cc:1: " in front of XGBoost's messages; a stack trace follows.
 _XGBOOST_PREFIX = re.compile(r"^\[\d\d:\d\d:\d\d\] (?:\w+: )?(?:\S+: )?")
 #: Memory in bytes that is surely enough to read a damaged file's honest part.
@@ -72,7 +68,7 @@ class LoadedBooster:
     missing: float = math.nan
 
 
-def load_boosters(model_dir: str, ensemble: bool = True) -> list[LoadedBooster]:
+def load_boosters(model_dir: str, ensemble: bool = True, threads: int = 1) -> list[LoadedBooster]:
     """Load every model file of a folder, by name; only the first without ``ensemble``.
 
     Raises ``InvalidModel`` when there is none, ``ModelLoadError`` for a file that cannot be read.
@@ -84,7 +80,9 @@ def load_boosters(model_dir: str, ensemble: bool = True) -> list[LoadedBooster]:
             f"no XGBoost model file in {model_dir}{found}. "
             "Expected .ubj, .json, .bst, .model, .pkl or a file named xgboost-model"
         )
-    return [_load(path) for path in (paths if ensemble else paths[:1])]
+    # Reading trees is parallel too, and a booster that is not there yet cannot be told how many threads.
+    with xgb.config_context(nthread=threads):
+        return [_load(path) for path in (paths if ensemble else paths[:1])]
 
 
 def as_booster(model: Any, file: str = "model_fn") -> LoadedBooster:
@@ -99,7 +97,7 @@ def as_booster(model: Any, file: str = "model_fn") -> LoadedBooster:
         )
     try:
         booster = get_booster()
-    except Exception as error:  # noqa: BLE001 - NotFittedError is scikit-learn's, which may not be there
+    except Exception as error:  # NotFittedError is scikit-learn's, which may not be there
         raise ModelLoadError(f"{file} holds a {_type_name(model)} that cannot be used: {error}") from error
     missing = getattr(model, "missing", None)
     return LoadedBooster(booster, file, math.nan if missing is None else float(missing))
@@ -128,10 +126,9 @@ def _model_files(model_dir: str) -> tuple[list[str], list[str]]:
 
 
 def _is_beside(entry: os.DirEntry[str]) -> bool:
-    suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix in _BESIDE_SUFFIXES or _BESIDE_NAMES.match(entry.name):
+    if _BESIDE_SUFFIXES.search(entry.name) or _BESIDE_NAMES.match(entry.name):
         return True
-    if suffix != ".json":
+    if not entry.name.lower().endswith(".json"):
         return False
     with open(entry.path, "rb") as file:
         text = file.read()
@@ -170,12 +167,12 @@ def _is_pickle(raw: bytearray, name: str) -> bool:
     if raw.startswith(b"\x80") or name.lower().endswith(_PICKLE_SUFFIXES):
         return True
     # Protocols 0 and 1 have no magic: a class or a tuple comes first, a full stop last.
-    return raw[:1] in (b"c", b"(") and raw.rstrip().endswith(b".")
+    return raw.startswith((b"c", b"(")) and raw.rstrip().endswith(b".")
 
 
 def _from_pickle(raw: bytearray, name: str) -> LoadedBooster:
     plain = _decompressed(raw, name)
-    _check_base_score(plain, name)
+    check_base_score(plain, name)
     failure: Exception
     try:
         return as_booster(_unpickle(raw, plain), name)
@@ -216,29 +213,26 @@ def _decompressed(raw: bytearray, name: str) -> bytes | bytearray:
 
 def _cannot_unpickle(error: Exception, plain: bytes | bytearray, name: str) -> str:
     if isinstance(error, ModuleNotFoundError):
-        hint = "; scikit-learn's wrappers need scikit-learn" if (error.name or "").startswith("sklearn") else ""
-        return f"{name} is a pickle that needs the module {error.name}, which is not installed here{hint}"
-    if isinstance(error, ImportError) and "sklearn" in str(error):
-        return f"{name} is a pickle of one of xgboost's scikit-learn classes and needs scikit-learn: {error}"
+        return f"{name} is a pickle that needs the module {error.name}, which is not installed here"
     return (
-        f"{name} cannot be unpickled: {type(error).__name__}: {explain(error)}. {_versions(plain)}. "
+        f"{name} cannot be unpickled: {type(error).__name__}: {explain(error)}. {versions(plain)}. "
         "Pickles are tied to the version that wrote them: load it there, "
         "save it with save_model('model.ubj') and put that file in its place"
     )
 
 
 def _from_xgboost(raw: bytearray, name: str) -> LoadedBooster:
-    if not raw.lstrip()[:1] == b"{" and not _LEGACY_NAMES.match(raw):
+    if not raw[:64].lstrip().startswith(b"{") and not LEGACY_NAMES.match(raw):
         raise ModelLoadError(
             f"{name} is not a model that XGBoost can read: it begins with {bytes(raw[:12])!r}; expected "
             "XGBoost's UBJSON, JSON or old binary format, or a pickle"
         )
-    _check_base_score(raw, name)
+    check_base_score(raw, name)
     try:
         return LoadedBooster(xgb.Booster(model_file=raw), name)
     except xgb.core.XGBoostError as error:
         failure = error
-    # A damaged length makes XGBoost ask for terabytes. That is not a shortage: unloading others will not help.
+    # A damaged length makes XGBoost ask for terabytes: no shortage, and unloading others would not help.
     if is_out_of_memory(failure) and _memory_is_short(len(raw)):
         raise failure
     raise ModelLoadError(_cannot_read(failure, raw, name))
@@ -247,71 +241,13 @@ def _from_xgboost(raw: bytearray, name: str) -> LoadedBooster:
 def _cannot_read(error: Exception, raw: bytearray, name: str) -> str:
     why = "a length in it is impossible" if is_out_of_memory(error) else explain(error)
     version = find_version(raw)
-    if version is not None and version <= _ours():
-        return f"{name} cannot be read: {why}. {_versions(raw)}, which reads such files; this one is damaged"
-    writer = "the version that wrote it" if version is None else f"XGBoost {_dotted(version)}"
+    if version is not None and version <= ours():
+        return f"{name} cannot be read: {why}. {versions(raw)}, which reads such files; this one is damaged"
+    writer = "the version that wrote it" if version is None else f"XGBoost {dotted(version)}"
     return (
-        f"{name} cannot be read: {why}. {_versions(raw)}. Unless it is damaged, load it with {writer} and "
+        f"{name} cannot be read: {why}. {versions(raw)}. Unless it is damaged, load it with {writer} and "
         "save it again: booster.save_model('model.json') or .ubj"
     )
-
-
-def _check_base_score(raw: bytes | bytearray, name: str) -> None:
-    if _ours()[:2] >= _LISTED_SINCE or not _LISTED_BASE_SCORE.search(raw):
-        return
-    version = find_version(raw)
-    writer = f"XGBoost {_dotted(version)}" if version else "XGBoost 3.1 or later"
-    raise ModelLoadError(
-        f"{name} cannot be read: {_versions(raw)}, which takes base_score for 0.5 where it is written as a list, "
-        f"and would predict wrongly. Load it with {writer}, save it with booster.save_model('model.json') and in "
-        "that file write learner.learner_model_param.base_score as a plain number ('5E-1' for '[5E-1]'), "
-        f"or build the image with xgboost-cpu{f'=={_dotted(version)}' if version else '>=3.1'}"
-    )
-
-
-def find_version(raw: bytes | bytearray) -> tuple[int, ...] | None:
-    """Return the version of XGBoost that wrote a model, of any format; None when the bytes do not say."""
-    if match := _VERSION_JSON.search(raw):
-        return tuple(int(number) for number in match.groups())
-    if match := _VERSION_UBJ.search(raw):
-        return _ubj_integers(match[0], match[1])
-    if _LEGACY_NAMES.match(raw):
-        start = _LEGACY_VERSION_AT + (4 if raw.startswith(b"binf") else 0)
-        major, minor = (int(number) for number in np.frombuffer(raw, "<u4", 2, start))
-        return (major, minor) if 0 < major < 100 and minor < 100 else None
-    return None
-
-
-def _ubj_integers(field: bytes, content: bytes) -> tuple[int, ...] | None:
-    """Read three integers after ``version``: each behind its type, or all behind one ``$type``."""
-    widths = {b"i": 1, b"U": 1, b"I": 2, b"l": 4, b"L": 8}
-    head = field[: -len(content)]
-    shared = head[head.index(b"[$") + 2 :][:1] if b"[$" in head else b""
-    numbers: list[int] = []
-    offset = 0
-    while len(numbers) < 3:
-        kind = shared or content[offset : offset + 1]
-        offset += 0 if shared else 1
-        width = widths.get(kind)
-        if width is None or offset + width > len(content):
-            return None
-        numbers.append(int.from_bytes(content[offset : offset + width], "big"))
-        offset += width
-    return tuple(numbers)
-
-
-def _versions(raw: bytes | bytearray) -> str:
-    version = find_version(raw)
-    writer = f"XGBoost {_dotted(version)}" if version else "an XGBoost whose version it does not say"
-    return f"It was written by {writer}; this is XGBoost {xgb.__version__}"
-
-
-def _ours() -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", xgb.__version__)[:3])
-
-
-def _dotted(version: Sequence[int]) -> str:
-    return ".".join(map(str, version))
 
 
 def _memory_is_short(file_bytes: int) -> bool:

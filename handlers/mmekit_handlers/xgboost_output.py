@@ -34,9 +34,8 @@ def select(predictions: Array, names: Sequence[str], objective: str, classes: in
     """
     known = _values_of(objective, classes)
     chosen = [(name, known.get(name)) for name in names]
-    return [
-        {name: None if value is None else value(row) for name, value in chosen} for row in predictions.tolist()
-    ]
+    rows = predictions.tolist()
+    return [{name: None if value is None else value(row) for name, value in chosen} for row in rows]
 
 
 def unavailable(names: Sequence[str], objective: str, classes: int) -> list[str]:

@@ -41,7 +41,9 @@ def port() -> Iterator[int]:
         "SAGEMAKER_MULTI_MODEL": "true",
         "SAGEMAKER_BIND_TO_PORT": str(number),
     }
-    server = subprocess.Popen([sys.executable, "-m", "mmekit.cli", "serve"], env=environ)
+    server = subprocess.Popen(
+        [sys.executable, "-c", "from mmekit.cli import main; main()", "serve"], env=environ
+    )
     try:
         deadline = time.monotonic() + 60
         while True:

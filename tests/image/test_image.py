@@ -81,11 +81,13 @@ print(len(missing), len(checked), ours > 10, *(missing + checked)[:5])
 
 def test_the_standard_library_is_compiled(image: str) -> None:
     """python:slim comes without byte code."""
-    program = "import asyncio, json, pathlib; print(*(pathlib.Path(m.__cached__).exists() for m in (asyncio, json, pathlib)))"
-    assert _run(image, "python", "-c", program) == "True True True"
+    program = (
+        "import asyncio, json, os; print(os.path.exists(asyncio.__cached__), os.path.exists(json.__cached__))"
+    )
+    assert _run(image, "python", "-c", program) == "True True"
 
 
-def test_trackbacks_name_the_installed_sources(image: str) -> None:
+def test_tracebacks_name_the_installed_sources(image: str) -> None:
     program = (
         "import mmekit.errors as e; print(e.MmekitError.message.fget.__code__.co_filename == e.__file__)"
     )
@@ -96,16 +98,18 @@ def test_frameworks_predict_after_their_libraries_were_stripped(image: str) -> N
     program = """
 import io, numpy as np, torch, xgboost, pandas, scipy.stats, scipy.sparse, skops.io
 from sklearn.ensemble import RandomForestClassifier
+from torch import nn
 from sklearn.compose import ColumnTransformer
 X = np.random.default_rng(1).random((40, 3)); y = X[:, 0] > .5
 booster = xgboost.train({"nthread": 1}, xgboost.DMatrix(X, label=y), 5)
 assert ((booster.predict(xgboost.DMatrix(X)) > .5) == y).mean() > .9
 forest = RandomForestClassifier(5, random_state=1).fit(X, y)
 assert forest.score(X, y) > .9
-assert ColumnTransformer([("a", "passthrough", ["a"])]).fit_transform(pandas.DataFrame({"a": [1.0]})).shape == (1, 1)
+columns = ColumnTransformer([("a", "passthrough", ["a"])])
+assert columns.fit_transform(pandas.DataFrame({"a": [1.0]})).shape == (1, 1)
 assert np.allclose(np.linalg.inv(np.eye(3)), np.eye(3)) and scipy.stats.norm.cdf(0) == .5
-net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(2)).eval()
-x = torch.ones(1, 1, 5, 5); net(x)
+net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)).eval()
+x = torch.ones(1, 1, 5, 5)
 buffer = io.BytesIO(); torch.jit.save(torch.jit.trace(net, x), buffer); buffer.seek(0)
 assert torch.allclose(torch.jit.load(buffer)(x), net(x))
 exported = torch.export.export(net, (x,))

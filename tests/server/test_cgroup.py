@@ -66,7 +66,9 @@ def test_a_mount_whose_root_only_looks_alike_is_not_stripped(tree: Tree) -> None
 
 def test_hybrid_layouts_take_the_controller_from_v1_where_it_is_there(tree: Tree) -> None:
     tree.process("4:cpu,cpuacct:/a\n0::/b", mount_v2("/sys/fs/cgroup/unified"), mount_v1("cpu,cpuacct", "/c"))
-    (own, top, unified, v2) = _folders(tree, "/c/a", "/c", "/sys/fs/cgroup/unified/b", "/sys/fs/cgroup/unified")
+    (own, top, unified, v2) = _folders(
+        tree, "/c/a", "/c", "/sys/fs/cgroup/unified/b", "/sys/fs/cgroup/unified"
+    )
 
     cpu = find_hierarchy("cpu", tree.root)
     memory = find_hierarchy("memory", tree.root)

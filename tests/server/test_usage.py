@@ -41,7 +41,7 @@ def test_v2_used_is_usage_less_inactive_and_unmapped_active_file_pages(tree: Tre
         file_mapped=50 * MIB,
     )
 
-    assert (1024, 600, 900) == _numbers(find_memory(root=tree.root))
+    assert _numbers(find_memory(root=tree.root)) == (1024, 600, 900)
 
 
 def test_v1_takes_the_counters_of_the_whole_subtree(tree: Tree) -> None:
@@ -53,7 +53,7 @@ def test_v1_takes_the_counters_of_the_whole_subtree(tree: Tree) -> None:
     }
     tree.v1(V1, limit=512 * MIB, usage=400 * MIB, **files)
 
-    assert (512, 300, 400) == _numbers(find_memory(root=tree.root))
+    assert _numbers(find_memory(root=tree.root)) == (512, 300, 400)
 
 
 def test_use_is_never_negative_when_the_counters_do_not_agree(tree: Tree) -> None:
@@ -70,7 +70,7 @@ def test_the_tightest_of_nested_groups_counts_with_its_own_use(tree: Tree) -> No
 
     reading = find_memory(root=tree.root).used()
 
-    assert 100 * MIB == reading.free_bytes
+    assert reading.free_bytes == 100 * MIB
     assert reading.ceiling == "cgroup v2 /sys/fs/cgroup/pod"
 
 
@@ -79,21 +79,21 @@ def test_an_own_limit_above_the_parents_has_no_effect(tree: Tree) -> None:
     tree.v2(f"{V2}/pod", limit=500 * MIB, usage=100 * MIB)
     tree.v2(f"{V2}/pod/app", limit=800 * MIB, usage=90 * MIB)
 
-    assert (500, 100, 100) == _numbers(find_memory(root=tree.root))
+    assert _numbers(find_memory(root=tree.root)) == (500, 100, 100)
 
 
 def test_v1_knows_the_limit_of_an_ancestor_that_is_not_visible(tree: Tree) -> None:
     tree.process("5:memory:/docker/x", mount_v1("memory", V1, root="/docker/x"))
     tree.v1(V1, limit=NO_LIMIT_V1, usage=50 * MIB, hierarchical=256 * MIB)
 
-    assert (256, 50, 50) == _numbers(find_memory(root=tree.root))
+    assert _numbers(find_memory(root=tree.root)) == (256, 50, 50)
 
 
 def test_v2_memory_high_is_a_limit(tree: Tree) -> None:
     tree.process("0::/", mount_v2())
     tree.v2(V2, limit="max", high=300 * MIB, usage=50 * MIB)
 
-    assert (300, 50, 50) == _numbers(find_memory(root=tree.root))
+    assert _numbers(find_memory(root=tree.root)) == (300, 50, 50)
 
 
 @pytest.mark.parametrize("limit", ["max", str(64 * 1024 * MIB)])
@@ -104,25 +104,25 @@ def test_no_limit_or_one_beyond_the_machine_means_the_machine(tree: Tree, limit:
     source = find_memory(root=tree.root)
 
     assert source.used().ceiling == "the machine"
-    assert (16 * 1024, 4 * 1024, 4 * 1024) == _numbers(source)
+    assert _numbers(source) == (16 * 1024, 4 * 1024, 4 * 1024)
 
 
 def test_v1_without_a_limit_means_the_machine(tree: Tree) -> None:
     tree.process("5:memory:/", mount_v1("memory", V1))
     tree.v1(V1, limit=NO_LIMIT_V1, usage=50 * MIB)
 
-    assert 16 * 1024 * MIB == find_memory(root=tree.root).limit_bytes
+    assert find_memory(root=tree.root).limit_bytes == 16 * 1024 * MIB
 
 
 def test_the_root_group_of_v2_has_no_memory_files(tree: Tree) -> None:
     tree.process("0::/", mount_v2())
     tree.write(f"{V2}/cgroup.procs", "1")
 
-    assert 16 * 1024 * MIB == find_memory(root=tree.root).limit_bytes
+    assert find_memory(root=tree.root).limit_bytes == 16 * 1024 * MIB
 
 
 def test_without_cgroups_the_machine_counts(tree: Tree) -> None:
-    assert (16 * 1024, 4 * 1024, 4 * 1024) == _numbers(find_memory(root=tree.root))
+    assert _numbers(find_memory(root=tree.root)) == (16 * 1024, 4 * 1024, 4 * 1024)
 
 
 def test_without_any_source_the_error_says_what_is_missing(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_group_is_enough_where_the_machine_tells_nothing(tree: Tree) -> None:
     tree.process("0::/", mount_v2())
     tree.v2(V2, limit=100 * MIB, usage=50 * MIB)
 
-    assert (100, 50, 50) == _numbers(find_memory(root=tree.root))
+    assert _numbers(find_memory(root=tree.root)) == (100, 50, 50)
 
 
 # --- the setting -------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_setting_is_held_against_the_own_processes_only(tree: Tree) -> None:
     source.watch(10)
     source.watch(11, baseline_bytes=60 * MIB)  # inherited by fork
 
-    assert (2048, 30 + 1 + 20 + 1, 52) == _numbers(source)
+    assert _numbers(source) == (2048, 30 + 1 + 20 + 1, 52)
 
 
 def test_a_process_that_shrank_below_its_baseline_counts_only_its_kernel_memory(tree: Tree) -> None:
@@ -161,7 +161,7 @@ def test_a_process_that_shrank_below_its_baseline_counts_only_its_kernel_memory(
     source = find_memory(2048 * MIB, root=tree.root)
     source.watch(11, baseline_bytes=60 * MIB)
 
-    assert 1 * MIB == source.used().used_bytes
+    assert source.used().used_bytes == 1 * MIB
 
 
 def test_forgotten_and_vanished_processes_count_nothing(tree: Tree) -> None:
@@ -177,10 +177,13 @@ def test_forgotten_and_vanished_processes_count_nothing(tree: Tree) -> None:
 
 def test_a_real_process_that_ends_counts_nothing_until_it_is_forgotten() -> None:
     source = find_memory(64 * MIB)
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    with child:
+    code = "held = b'x' * (8 << 20); print(flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
         source.watch(child.pid)
-        assert source.used().used_bytes > 2 * MIB
+        assert source.used().used_bytes > 8 * MIB
         child.communicate(b"\n")
     assert source.used().used_bytes == 0
     source.close()
@@ -192,7 +195,7 @@ def test_the_setting_and_the_group_hold_both(tree: Tree, free_in_group: int, tig
     tree.v2(V2, limit=1024 * MIB, usage=(1024 - free_in_group) * MIB)
     source = find_memory(256 * MIB, "setting", root=tree.root)
 
-    assert 256 * MIB == source.limit_bytes
+    assert source.limit_bytes == 256 * MIB
     assert source.used().ceiling.startswith(tightest)
 
 
@@ -200,14 +203,14 @@ def test_a_setting_above_the_groups_limit_has_no_effect(tree: Tree) -> None:
     tree.process("0::/", mount_v2())
     tree.v2(V2, limit=100 * MIB, usage=50 * MIB)
 
-    assert (100, 50, 50) == _numbers(find_memory(4096 * MIB, root=tree.root))
+    assert _numbers(find_memory(4096 * MIB, root=tree.root)) == (100, 50, 50)
 
 
 def test_a_full_machine_counts_even_below_the_setting(tree: Tree) -> None:
     tree.write("proc/meminfo", meminfo(total=1024 * MIB, available=10 * MIB))
     source = find_memory(512 * MIB, root=tree.root)
 
-    assert 10 * MIB == source.used().free_bytes
+    assert source.used().free_bytes == 10 * MIB
 
 
 # --- a real cgroup -----------------------------------------------------------------------------
@@ -216,7 +219,9 @@ _CHILD = """
 import json, os, sys
 from mmekit.server.usage import find_memory
 source = find_memory()
-def look(): return {"limit": source.limit_bytes, "used": source.used().used_bytes, "usage": source.usage().used_bytes}
+def look():
+    used, usage = source.used(), source.usage()
+    return {"limit": used.limit_bytes, "used": used.used_bytes, "usage": usage.used_bytes}
 steps = [look()]
 held = bytearray(os.urandom(1) * (48 << 20))
 steps.append(look())
@@ -243,7 +248,7 @@ def test_a_process_in_a_real_group_sees_limit_and_use_but_not_the_page_cache(tmp
         ).stdout
     start, held, read_once, read_twice = json.loads(output)
 
-    assert 256 * MIB == start["limit"]
+    assert start["limit"] == 256 * MIB
     assert 40 * MIB < held["used"] - start["used"] < 56 * MIB
     assert start["usage"] - start["used"] > 70 * MIB
     assert read_once["used"] - held["used"] < 8 * MIB

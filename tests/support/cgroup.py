@@ -32,10 +32,11 @@ class MemoryGroup:
         """Put a process in, by default the calling one: fit for ``preexec_fn``."""
         (self.path / "cgroup.procs").write_text(str(pid))
 
-    def counters(self) -> dict[str, int]:
-        """Return memory.stat."""
-        lines = (self.path / "memory.stat").read_text().splitlines()
-        return {key: int(value) for key, value in (line.split() for line in lines)}
+    def oom_kills(self) -> int:
+        """Return how many processes the kernel has ended here for memory."""
+        v1, v2 = self.path / "memory.oom_control", self.path / "memory.events"
+        lines = (v1 if v1.exists() else v2).read_text().splitlines()
+        return {key: int(value) for key, value in (line.split() for line in lines)}["oom_kill"]
 
 
 @contextmanager
@@ -81,3 +82,32 @@ def _remove(path: Path, deadline_s: float = 10.0) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+@dataclass(frozen=True)
+class PidsGroup:
+    """A group with a limit of processes and threads."""
+
+    path: Path
+
+    def enter(self, pid: int = 0) -> None:
+        """Put a process in, by default the calling one: fit for ``preexec_fn``."""
+        (self.path / "cgroup.procs").write_text(str(pid))
+
+
+@contextmanager
+def pids_group(limit: int) -> Iterator[PidsGroup]:
+    """Make a group in which so many processes and threads may be; at the end kill what is in it."""
+    hierarchy = find_hierarchy("pids")
+    if hierarchy is None:
+        pytest.skip("no cgroup hierarchy with pids is mounted")
+    path = hierarchy.levels[0] / f"mmekit-test-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        path.mkdir()
+        (path / "pids.max").write_text(str(limit))
+    except OSError as error:
+        pytest.skip(f"no pids cgroup can be made here: {error}")
+    try:
+        yield PidsGroup(path)
+    finally:
+        _remove(path)

@@ -45,7 +45,10 @@ def stat_text(counters: dict[str, int]) -> str:
 
 def meminfo(total: int, available: int) -> str:
     lines = {"MemTotal": total, "MemFree": available // 2, "MemAvailable": available}
-    return "\n".join(f"{key}:{value // 1024:>15} kB" for key, value in lines.items()) + "\nHugePages_Total:       0"
+    return (
+        "\n".join(f"{key}:{value // 1024:>15} kB" for key, value in lines.items())
+        + "\nHugePages_Total:       0"
+    )
 
 
 def mount_v2(point: str = "/sys/fs/cgroup", root: str = "/") -> str:

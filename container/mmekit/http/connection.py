@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
         phase = self._phase
         if phase is _HEAD or phase is _BODY:
             self._after_part(len(data))
-        if self._queue or self._incoming is not None:
+        if self._queue or self._incoming is not None or self._paused:
             self._update_reading()
 
     def eof_received(self) -> None:
@@ -199,8 +199,7 @@ class Connection(asyncio.Protocol):
         if exchange is not None and exchange.on_drain is not None:
             exchange.on_drain()
         if self._queue:
-            self._advance()
-            self._update_reading()
+            self._go_on()
 
     # --- httptools -------------------------------------------------------------------------------
 
@@ -266,6 +265,8 @@ class Connection(asyncio.Protocol):
         exchange = self._incoming
         if exchange is None:
             return  # see _ignore_upgrade
+        if self._headers:
+            check_head_size(b"", self._headers, self._limits)  # trailers
         self._incoming = None
         body = exchange.request.body = self._body
         self._body = b""
@@ -361,6 +362,11 @@ class Connection(asyncio.Protocol):
 
     # --- answering -------------------------------------------------------------------------------
 
+    def _go_on(self) -> None:
+        self._advance()
+        self._continue()
+        self._update_reading()
+
     def _advance(self) -> None:
         """Hand complete requests to the application, one at a time."""
         if self._advancing:
@@ -405,10 +411,8 @@ class Connection(asyncio.Protocol):
             # Requests that get no answer would turn the close into a reset that may eat the last answer.
             unread = self._queue or (exchange.request.keep_alive and exchange.last)
             self._linger() if unread else self._close()
-        elif self._queue or self._incoming is not None:
-            self._advance()
-            self._continue()
-            self._update_reading()
+        elif not self._advancing and (self._queue or self._incoming is not None or self._paused):
+            self._go_on()
         if exchange.reserved:
             self._budget.release(exchange.reserved)
 
@@ -427,9 +431,7 @@ class Connection(asyncio.Protocol):
     def exchange_admitted(self, exchange: Exchange) -> None:
         """Go on with a request whose body has its share of the budget now (called by the exchange)."""
         self._since = self.pulse.now
-        self._advance()
-        self._continue()
-        self._update_reading()
+        self._go_on()
 
     # --- closing ---------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import uvloop
 
@@ -71,7 +71,14 @@ class Server:
         self.registry = Registry(config, models, self.dispatcher, self.residency, image)
         throttle = CpuThrottle.find()
         self.watch = Watch(
-            config, self.fleet, self.dispatcher, self.residency, memory, Watchdog(source, reserve), throttle, cpus
+            config,
+            self.fleet,
+            self.dispatcher,
+            self.residency,
+            memory,
+            Watchdog(source, reserve),
+            throttle,
+            cpus,
         )
         limits = Limits(
             max_body_bytes=config.max_body_bytes,
@@ -79,7 +86,9 @@ class Server:
             max_connections=config.max_connections,
         )
         self.http = HttpServer(
-            Routes(self.registry, self.dispatcher, self.is_ready), limits, BodyBudget(config.body_budget_bytes)
+            Routes(self.registry, self.dispatcher, self.is_ready),
+            limits,
+            BodyBudget(config.body_budget_bytes),
         )
         self._stop = asyncio.Event()
         self._impatient = asyncio.Event()
@@ -89,13 +98,15 @@ class Server:
         """What ``/ping`` answers: a worker can be had, and in single-model mode the model is loaded."""
         return self.fleet.ready and self._single_ready and not self._stop.is_set()
 
-    async def run(self) -> int:
+    async def run(self, received: Sequence[int]) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         # uvloop keeps SIGCHLD for its own subprocesses, which we have none of.
-        signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
+        previous = signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
+        for _ in received:
+            self._signalled()
         process.become_subreaper()
         self.collector.start()
         await self.http.start(self.config.host, self.config.port)
@@ -109,6 +120,7 @@ class Server:
         if code == 0:
             await self._stop.wait()
         await self._drain()
+        signal.signal(signal.SIGCHLD, previous)
         return code
 
     def _signalled(self) -> None:
@@ -198,10 +210,25 @@ def _gpus() -> int:
     return sum(name.startswith("nvidia") and name[6:].isdigit() for name in names)
 
 
-def serve(config: Config, environ: Mapping[str, str]) -> int:
-    """Run a server in this process until it is told to stop; return its exit code."""
+async def _end_tasks() -> None:
+    """Loads that outlived the stop end here."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def serve(config: Config, environ: Mapping[str, str], received: Sequence[int] = ()) -> int:
+    """Run a server in this process until it is told to stop; return its exit code.
+
+    ``received``: signals that came before there was an event loop.
+    """
+
     async def main() -> int:
-        return await Server(config, environ).run()
+        try:
+            return await Server(config, environ).run(received)
+        finally:
+            await _end_tasks()
 
     loop = uvloop.new_event_loop()
     try:

@@ -56,7 +56,9 @@ class Dispatcher:
 
     # --- from the routes -----------------------------------------------------------------------
 
-    def invoke(self, name: str, caller: Caller, request_id: str, headers: Headers, body: bytes | bytearray) -> None:
+    def invoke(
+        self, name: str, caller: Caller, request_id: str, headers: Headers, body: bytes | bytearray
+    ) -> None:
         """Queue a request; its caller is answered later, or at once when a worker is idle.
 
         Raises ModelNotFound when the model is not loaded, ServiceUnavailable when too many wait
@@ -71,7 +73,9 @@ class Dispatcher:
         self.kick(model)
 
     def kick(self, model: Model) -> None:
-        """Start a call of this model on an idle worker that holds it, if there is one."""
+        """Start a call of this model on an idle worker that holds it, or let it wait for one."""
+        for worker in model.workers:
+            worker.waiting.add(model.name)
         for worker in model.workers:
             if worker.idle:
                 self.next(worker)
@@ -83,20 +87,18 @@ class Dispatcher:
 
     def next(self, worker: Worker) -> None:
         """Give an idle worker the model whose oldest request has waited longest."""
-        if not worker.idle:
+        if not worker.waiting or not worker.idle:
             return
         now = time.monotonic()
         chosen: Model | None = None
         chosen_at = float("inf")
-        if len(worker.models) == 1:
-            names = iter(worker.models)
-            model = self.models.get(next(names))
-            candidates = [model] if model else []
-        else:
-            candidates = [self.models[n] for n in worker.models if n in self.models and self.models[n].queue]
-        for model in candidates:
+        for name in tuple(worker.waiting):
+            model = self.models.get(name)
+            if model is None or not model.queue:
+                worker.waiting.discard(name)  # another copy took its requests
+                continue
             ready_at = model.queue.ready_at(model.batching)
-            if ready_at > now and model.queue:
+            if ready_at > now:
                 self._wait_for_company(model, ready_at - now)
             elif ready_at < chosen_at:
                 chosen, chosen_at = model, ready_at
@@ -114,8 +116,11 @@ class Dispatcher:
 
     def _call(self, model: Model, worker: Worker, now: float) -> None:
         batch = model.queue.take(model.batching)
-        if not batch:
+        if not model.queue:
+            worker.waiting.discard(model.name)
+        if not batch:  # their clients have gone
             self._drained(model)
+            self.next(worker)
             return
         if model.queue:
             model.backlog_since = model.backlog_since or now
@@ -128,15 +133,15 @@ class Dispatcher:
         run = _Run(self, model, worker, batch)
         message = Invoke(model.name, calls, batch[0].alone)
         bodies = [pending.body for pending in batch]
-        worker.run(Job(message, bodies, model.timeout_s, run.on_message, run.on_lost))
+        run.job = Job(message, bodies, model.timeout_s, run.on_message, run.on_lost)
+        worker.run(run.job)
 
     # --- ends of calls ---------------------------------------------------------------------------
 
-    def finished(self, model: Model, worker: Worker, anon_bytes: int) -> None:
+    def finished(self, model: Model, worker: Worker, job: Job, anon_bytes: int) -> None:
         """A call came to its end (from its run)."""
-        assert worker.job is not None
         model.running -= 1
-        model.learn(time.monotonic() - worker.job.started_at)
+        model.learn(time.monotonic() - job.started_at)
         worker.anon_bytes = anon_bytes
         self._drained(model)
 
@@ -199,14 +204,16 @@ class Dispatcher:
     def waiting_behind(self, worker: Worker) -> list[Model]:
         """Return the other models whose requests only this worker can take."""
         running = worker.job.model if worker.job else ""
-        others = (self.models[name] for name in worker.models if name != running and name in self.models)
+        others = [self.models[name] for name in worker.waiting if name != running and name in self.models]
         return [model for model in others if model.queue and model.workers == [worker]]
 
 
 class _Run:
     """One call on its way: passes frames to its callers."""
 
-    __slots__ = ("batch", "dispatcher", "model", "streaming", "worker")
+    __slots__ = ("batch", "dispatcher", "job", "model", "streaming", "worker")
+
+    job: Job
 
     def __init__(self, dispatcher: Dispatcher, model: Model, worker: Worker, batch: list[Pending]) -> None:
         self.dispatcher = dispatcher
@@ -215,11 +222,11 @@ class _Run:
         self.batch = batch
         self.streaming = False
 
-    def on_message(self, message: Message, body: bytes | bytearray) -> bool:
+    def on_message(self, message: Message, body: bytes | bytearray) -> None:
         if isinstance(message, Answer):
-            self.dispatcher.finished(self.model, self.worker, message.anon_bytes)
+            self.dispatcher.finished(self.model, self.worker, self.job, message.anon_bytes)
             self._answer(message, body)
-            return True
+            return
         caller = self.batch[0].caller
         if isinstance(message, StreamStart):
             self.streaming = True
@@ -227,14 +234,12 @@ class _Run:
         elif isinstance(message, Part):
             self._part(caller, body)
         elif isinstance(message, StreamEnd):
-            self.dispatcher.finished(self.model, self.worker, message.anon_bytes)
+            self.dispatcher.finished(self.model, self.worker, self.job, message.anon_bytes)
             error = AnsweredError(message.failure) if message.failure else None
             if self.streaming or error is None:
                 caller.end_stream(error)
             else:
                 caller.fail(error)
-            return True
-        return False
 
     def _answer(self, message: Answer, body: bytes | bytearray) -> None:
         if len(self.batch) == 1:
@@ -247,7 +252,9 @@ class _Run:
             self._reply(pending.caller, message, index, view[start : start + length])
             start += length
 
-    def _reply(self, caller: Caller, message: Answer, index: int, body: bytes | bytearray | memoryview) -> None:
+    def _reply(
+        self, caller: Caller, message: Answer, index: int, body: bytes | bytearray | memoryview
+    ) -> None:
         reply = message.replies[index]
         if reply.failure is None:
             caller.answer(reply, body)
@@ -284,5 +291,3 @@ def _too_slow(job: Job) -> MmekitError:
         f"Model {job.model}: its load did not end within {job.timeout_s:g} s and its worker was replaced "
         f"(MMEKIT_LOAD_TIMEOUT_SECONDS)."
     )
-
-

@@ -26,6 +26,10 @@ _TEMPLATE_TRIES = 3
 _START_TIMEOUT_S = 120.0
 
 
+class UnsafeFork(Exception):
+    """Raised when the template has threads: a child would have their locks and not them."""
+
+
 class MemoryReadings(Protocol):
     """Counts the memory of this server's processes."""
 
@@ -84,7 +88,7 @@ class Template:
         """Fork a worker that gets these descriptors.
 
         Raises OutOfResources when the kernel refuses (processes, memory); WorkerDied when the
-        template went away meanwhile.
+        template went away meanwhile; UnsafeFork when a preloaded module has left threads in it.
         """
         async with self._forking:
             await self.ready.wait()
@@ -97,6 +101,8 @@ class Template:
                 raise WorkerDied(f"The template process has gone: {error.strerror}.") from None
             finally:
                 self._forked = None
+        if answer.unsafe:
+            raise UnsafeFork(answer.error)
         if answer.error:
             raise OutOfResources(f"No further worker process can be started: {answer.error}.")
 
@@ -143,7 +149,9 @@ class Template:
             return
         _log.error("The template process died (%d in a row); it is started again.", self._failures)
         if self._failures == _TEMPLATE_TRIES:
-            _log.error("It is started without %s: loads will import them.", ", ".join(self.modules) or "modules")
+            _log.error(
+                "It is started without %s: loads will import them.", ", ".join(self.modules) or "modules"
+            )
         delay = 0.0 if self._failures == 1 else min(5.0, 0.2 * 2**self._failures)
         asyncio.get_running_loop().call_later(delay, self._restart)
 
@@ -157,7 +165,11 @@ class Fleet:
     """Every worker of the server; keeps one spare forked and ready."""
 
     def __init__(
-        self, modules: list[str], environ: Mapping[str, str], collector: OutputCollector, readings: MemoryReadings
+        self,
+        modules: list[str],
+        environ: Mapping[str, str],
+        collector: OutputCollector,
+        readings: MemoryReadings,
     ) -> None:
         self.environ = environ
         self.readings = readings
@@ -245,6 +257,13 @@ class Fleet:
         for attempt in range(3):
             try:
                 return await self._start(kind, exec_fresh=False)
+            except UnsafeFork as error:
+                _log.error(
+                    "%s: forking it would not be safe, so this worker is a fresh process, slower to start and "
+                    "larger. Leave the module that starts a thread at its import out of MMEKIT_PRELOAD.",
+                    error,
+                )
+                return await self._start(kind, exec_fresh=True)
             except WorkerDied as error:
                 if attempt == 2 or self._closed:
                     raise
@@ -319,10 +338,17 @@ class Fleet:
             self._wants_spare = False
 
 
-def _spawn(command: list[str], environ: Mapping[str, str], descriptors: tuple[int, ...], log_write: int) -> int:
+def _spawn(
+    command: list[str], environ: Mapping[str, str], descriptors: tuple[int, ...], log_write: int
+) -> int:
     """Start a process whose output goes to ``log_write``; the reaper collects it, not subprocess."""
     child = subprocess.Popen(
-        command, env=environ, stdin=subprocess.DEVNULL, stdout=log_write, stderr=log_write, pass_fds=descriptors
+        command,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=log_write,
+        stderr=log_write,
+        pass_fds=descriptors,
     )
     child.returncode = 0  # no waiting and no warning from subprocess
     return child.pid

@@ -59,7 +59,7 @@ class Model:
     fingerprint: str = ""
     shadows: frozenset[str] = frozenset()
     # Known once it was loaded
-    batches: bool = False
+    batching: Batching = Batching()
     cost_bytes: int = 0
     load_ms: float = 0.0
     # While it serves
@@ -84,13 +84,17 @@ class Model:
     def name(self) -> str:
         return self.registration.name
 
-    @property
-    def batching(self) -> Batching:
-        """Built-in handlers take what waits; people's own take what they asked for."""
-        if self.batches:
-            return Batching(MAX_BATCH)
+    def loaded(self, batches: bool, cost_bytes: int, load_ms: float) -> None:
+        """Take in what the worker said. Built-in handlers batch what waits; people's own what they asked for."""
+        self.cost_bytes = cost_bytes
+        self.load_ms = load_ms
         size = self.registration.batch_size
-        return Batching(size, self.registration.max_batch_delay_ms / 1000 if size > 1 else 0.0)
+        if not batches:
+            self.batching = Batching()
+        elif size > 1:
+            self.batching = Batching(size, self.registration.max_batch_delay_ms / 1000)
+        else:
+            self.batching = Batching(MAX_BATCH)
 
     def learn(self, seconds: float) -> None:
         """Take a finished call's time into account: up at once, down by a hundredth a call."""
@@ -104,9 +108,12 @@ class Model:
     def resident(self, worker: Worker) -> None:
         self.workers.append(worker)
         worker.models.add(self.name)
+        if self.queue:
+            worker.waiting.add(self.name)
 
     def forget(self, worker: Worker) -> None:
         """The worker no longer holds this model, or is about to end."""
         if worker in self.workers:
             self.workers.remove(worker)
         worker.models.discard(self.name)
+        worker.waiting.discard(self.name)

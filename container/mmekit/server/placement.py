@@ -69,22 +69,19 @@ class Candidate:
     busy: bool
 
 
-def pick_shared(candidates: Sequence[Candidate], target: int, load_ms: float, spare: bool) -> int | None:
+def pick_shared(candidates: Sequence[Candidate], pool_size: int, target: int, load_ms: float) -> int | None:
     """Return the number of the shared worker to load into; None means the spare, which joins the pool.
 
-    ``target``: how many shared workers there should be. A quick load goes to the worker with the
-    fewest models and the shortest queue; a slow one only to a worker whose residents are idle.
-    ``spare``: whether one can be had.
+    ``candidates`` are those of the ``pool_size`` shared workers that do not hold the model yet;
+    ``target`` is how many there should be. A quick load goes to the worker with the shortest queue
+    and the fewest models; a slow one only to a worker whose residents are idle.
     """
-    if spare and len(candidates) < target:
+    if pool_size < target:
         return None
     fitting = [c for c in candidates if load_ms <= SLOW_LOAD_MS or not c.busy]
-    if not fitting and spare and len(candidates) < target * POOL_GROWTH:
+    if not fitting and (pool_size < target * POOL_GROWTH or not candidates):
         return None
-    pool = fitting or list(candidates)
-    if not pool:
-        return None
-    return min(pool, key=lambda c: (c.queued, c.models, c.number)).number
+    return min(fitting or candidates, key=lambda c: (c.queued, c.models, c.number)).number
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ class Caller(Protocol):
 
     def fail(self, error: MmekitError) -> None: ...
 
-    def start_stream(self, status: int, headers: Headers, reason: str, on_drain: Callable[[], None]) -> None: ...
+    def start_stream(
+        self, status: int, headers: Headers, reason: str, on_drain: Callable[[], None]
+    ) -> None: ...
 
     def part(self, body: bytes | bytearray) -> bool:
         """Pass a part on; False asks for a pause until ``on_drain`` is called."""
@@ -47,7 +49,7 @@ class Pending:
     alone: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Batching:
     """How many waiting requests one call may take, and whether a lone one waits for company."""
 

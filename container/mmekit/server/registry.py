@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mmekit import artifact, choice
+from mmekit import artifact, choice, requirements
 from mmekit.config import Config
 from mmekit.errors import BadRequest, Conflict, ModelNotFound, OutOfResources, ServiceUnavailable
 from mmekit.server.dispatcher import Dispatcher
@@ -79,12 +79,20 @@ class Registry:
         except BaseException as error:
             await self.residency.remove(model)
             del self.models[name]
-            _log.warning("Load of %s failed: %s", name, error, extra={"model": name, "target": registration.target_model})
+            _log.warning(
+                "Load of %s failed: %s",
+                name,
+                error,
+                extra={"model": name, "target": registration.target_model},
+            )
             raise
         model.state = State.READY
         model.loaded_at = time.time()
         _log.info(
-            "Loaded %s from %s in %.1f ms.", name, registration.url, model.load_ms,
+            "Loaded %s from %s in %.1f ms.",
+            name,
+            registration.url,
+            model.load_ms,
             extra={"model": name, "target": registration.target_model},
         )
         return model
@@ -94,6 +102,7 @@ class Registry:
         registration = model.registration
         found = artifact.inspect(registration.url, self.config.program)
         chosen = choice.choose(found, registration.handler, self.image)
+        requirements.check(found)
         model.shadows = chosen.shadows
         model.fingerprint = artifact.fingerprint(found.path)
         model.subject = Subject(found.path, chosen.runtime, chosen.own_code, sizes_by_suffix(found.path))
@@ -150,7 +159,11 @@ class Registry:
         model appear twice or vanish. A plain number is taken as MMS's token, an offset. A limit
         that is no number from 1 to 100 means 100 (MMS: ManagementRequestHandler).
         """
-        size = int(limit) if limit and limit.isascii() and limit.isdigit() and 0 < int(limit) <= PAGE_SIZE else PAGE_SIZE
+        size = (
+            int(limit)
+            if limit and limit.isascii() and limit.isdigit() and 0 < int(limit) <= PAGE_SIZE
+            else PAGE_SIZE
+        )
         names = sorted(name for name, model in self.models.items() if model.state is State.READY)
         rest = names[_start(names, token) :]
         next_token = _token(rest[size - 1]) if len(rest) > size else None

@@ -120,9 +120,7 @@ class Residency:
         self.memory.settle(grant, reply.cost_bytes)
         self._grants[model.name, worker.number] = grant
         self.estimator.loaded(model.subject, reply.peak_bytes, reply.load_ms)
-        model.batches = reply.batches
-        model.cost_bytes = reply.cost_bytes
-        model.load_ms = reply.load_ms
+        model.loaded(reply.batches, reply.cost_bytes, reply.load_ms)
 
     async def _ask(self, model: Model, worker: Worker, grant: Grant) -> Message:
         assert model.load is not None and model.subject is not None
@@ -207,16 +205,17 @@ class Residency:
         """Return the worker for a small model; waits while the first ones are forked."""
         assert model.subject is not None
         estimate = self.estimator.estimate(model.subject)
-        pool = [worker for worker in self.fleet.of_kind(Kind.SHARED) if worker not in model.workers]
-        number = pick_shared(
-            [self._candidate(worker) for worker in pool], self.target, estimate.load_ms, spare=True
-        )
+        pool = self.fleet.of_kind(Kind.SHARED)
+        candidates = [self._candidate(worker) for worker in pool if worker not in model.workers]
+        number = pick_shared(candidates, len(pool), self.target, estimate.load_ms)
         if number is None:
             return await self.fleet.take(Kind.SHARED)
-        return next(worker for worker in pool if worker.number == number)
+        return self.fleet.workers[number]
 
     def _candidate(self, worker: Worker) -> Candidate:
-        queued = sum(len(self.dispatcher.models[n].queue) for n in worker.models if n in self.dispatcher.models)
+        queued = sum(
+            len(self.dispatcher.models[n].queue) for n in worker.models if n in self.dispatcher.models
+        )
         running = worker.job is not None
         busy = running or queued > 0 or time.monotonic() - worker.last_call_at < _BUSY_S
         waiting = queued + running + self._loading[worker.number]
@@ -264,7 +263,11 @@ class Residency:
             return  # it ended: its memory is free
         finally:
             self._release(name, worker)
-        if worker.kind is Kind.SHARED and not worker.models and len(self.fleet.of_kind(Kind.SHARED)) > self.target:
+        if (
+            worker.kind is Kind.SHARED
+            and not worker.models
+            and len(self.fleet.of_kind(Kind.SHARED)) > self.target
+        ):
             worker.retire()
 
     async def _end_process(self, worker: Worker) -> None:
@@ -312,7 +315,9 @@ class Residency:
     async def _add_copy(self, model: Model) -> None:
         try:
             await self.bring(model)
-            _log.info("Model %s has %d copies now.", model.name, len(model.workers), extra={"model": model.name})
+            _log.info(
+                "Model %s has %d copies now.", model.name, len(model.workers), extra={"model": model.name}
+            )
         except MmekitError as error:
             _log.info("No further copy of %s: %s", model.name, error, extra={"model": model.name})
 

@@ -86,7 +86,9 @@ class Routes:
 
     def _ping(self, exchange: Exchange, request_id: str) -> None:
         healthy = self.ready()
-        _json(exchange, 200 if healthy else 503, {"status": "Healthy" if healthy else "Unhealthy"}, request_id)
+        _json(
+            exchange, 200 if healthy else 503, {"status": "Healthy" if healthy else "Unhealthy"}, request_id
+        )
 
     def _list(self, exchange: Exchange, request_id: str) -> None:
         query = parse_query(exchange.request.query)
@@ -164,7 +166,9 @@ class _Client:
         # A client that leaves while it is slow must not leave its worker paused.
         self.exchange.on_drain = self.exchange.on_close = on_drain
         try:
-            self.exchange.start(status, [*headers, (b"x-request-id", self.request_id.encode())], reason or None)
+            self.exchange.start(
+                status, [*headers, (b"x-request-id", self.request_id.encode())], reason or None
+            )
         except ValueError as error:
             self.broken = True
             self.fail(PredictionFailed(f"The model's answer cannot be sent: {error}"))
@@ -251,7 +255,9 @@ def _parameters(request: Request) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"The body is not JSON: {error}.") from None
     if not isinstance(values, dict):
-        raise BadRequest(f'The body must be a JSON object such as {{"model_name": …, "url": …}}, not a {_kind(values)}.')
+        raise BadRequest(
+            f'The body must be a JSON object such as {{"model_name": …, "url": …}}, not a {_kind(values)}.'
+        )
     return values
 
 
@@ -278,7 +284,11 @@ def _count(values: Mapping[str, Any], name: str, default: int, minimum: int) -> 
 
 
 def _kind(value: object) -> str:
-    return {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}.get(
-        type(value), "null"
-    )
-
+    return {
+        dict: "object",
+        list: "array",
+        str: "string",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+    }.get(type(value), "null")

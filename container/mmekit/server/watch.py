@@ -32,6 +32,9 @@ _DEADLINES_EVERY = 5
 _POOL_EVERY = 25
 _THROTTLE_HISTORY = 6_000
 
+#: A worker that does not load is only ended for memory when it is this far above its models' costs.
+_EXCESS_BYTES = 32 * 1024 * 1024
+
 #: A shared worker beyond the target is dissolved when none of its models was called for this long.
 _POOL_IDLE_S = 60.0
 
@@ -94,25 +97,34 @@ class Watch:
     # --- memory ------------------------------------------------------------------------------
 
     def _save_memory(self) -> None:
-        """Usage is above the line: end the worker that grows, before the kernel takes one."""
-        victim = self._growing()
+        """Usage is above the line: end the worker that took most of it, before the kernel takes one."""
+        victim = self._victim()
         if victim is None:
             return
         model = victim.job.model if victim.job else ""
         at = self.memory.statement()
         error = OutOfResources(
             f"Out of memory: {at.used_bytes >> 20} of {at.limit_bytes >> 20} MiB were used ({at.ceiling}, reserve "
-            f"{at.reserve_bytes >> 20} MiB) when model {model} needed more; its worker was ended before the kernel "
-            f"would have ended one. Unload other models."
+            f"{at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; its worker was ended "
+            f"before the kernel would have ended one. Unload other models."
         )
         _log.error("%s", error, extra={"model": model})
         victim.end(error)
 
-    def _growing(self) -> Worker | None:
-        """A worker that loads goes first; else the one whose running call took it furthest."""
-        running = [worker for worker in self.fleet.workers.values() if worker.job and not worker.retiring]
-        loading = [worker for worker in running if worker.job and isinstance(worker.job.message, Load)]
-        return max(loading or running, key=_growth, default=None)
+    def _victim(self) -> Worker | None:
+        """A worker that loads goes first; else the one that is furthest above what its models cost."""
+        workers = [worker for worker in self.fleet.workers.values() if not worker.retiring]
+        loading = [worker for worker in workers if worker.job and isinstance(worker.job.message, Load)]
+        excess = {worker: self._excess_bytes(worker) for worker in loading or workers}
+        victim = max(excess, key=lambda worker: excess[worker], default=None)
+        if victim is None or not loading and excess[victim] < _EXCESS_BYTES:
+            return None
+        return victim
+
+    def _excess_bytes(self, worker: Worker) -> int:
+        """What a worker uses beyond its start and the measured cost of its models: a load, a call, a leak."""
+        costs = sum(model.cost_bytes for name in worker.models if (model := self.dispatcher.models.get(name)))
+        return process.anonymous_bytes(worker.pid) - worker.baseline_bytes - costs
 
     # --- stalls ------------------------------------------------------------------------------
 
@@ -137,7 +149,9 @@ class Watch:
             return
         _log.warning(
             "Model %s holds worker %d longer than usual; its neighbours have moved.",
-            model.name, worker.number, extra={"model": model.name},
+            model.name,
+            worker.number,
+            extra={"model": model.name},
         )
         if model.offended(model.stalls, now):
             self.residency.earn_own_worker(model)
@@ -153,7 +167,12 @@ class Watch:
     def _check_copies(self, now: float) -> None:
         idle_cpus = self._idle_cpus(now)
         for model in list(self.dispatcher.models.values()):
-            if model.state is not State.READY or not model.workers or model.copying and not model.copying.done():
+            if (
+                model.state is not State.READY
+                or not model.workers
+                or model.copying
+                and not model.copying.done()
+            ):
                 continue
             demand = Demand(
                 copies=len(model.workers),
@@ -198,7 +217,3 @@ class Watch:
         then, used_then = self._cpu_at
         self._cpu_at = (now, used)
         return self.cpus - max(0.0, used - used_then) / max(now - then, 0.001)
-
-
-def _growth(worker: Worker) -> int:
-    return process.anonymous_bytes(worker.pid) - worker.anon_bytes

@@ -19,7 +19,18 @@ from typing import TypeAlias, cast
 from mmekit.errors import MmekitError, WorkerDied
 from mmekit.process import describe_exit
 from mmekit.server.placement import Kind
-from mmekit.worker.messages import Cancel, FrameReader, Invoke, Load, Message, Started, Unload, encode
+from mmekit.worker.messages import (
+    Cancel,
+    FrameReader,
+    Invoke,
+    Load,
+    Message,
+    Part,
+    Started,
+    StreamStart,
+    Unload,
+    encode,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -36,14 +47,14 @@ Body: TypeAlias = bytes | bytearray | memoryview
 class Job:
     """What a worker runs: a message and what becomes of its answers.
 
-    ``on_message`` gets every frame and returns whether the job is over. ``on_lost`` is called
-    instead when the worker ends first, with the reason.
+    ``on_message`` gets every frame of the answer. ``on_lost`` is called instead when the worker ends
+    first, with the reason.
     """
 
     message: Load | Unload | Invoke
     bodies: Sequence[Body]
     timeout_s: float
-    on_message: Callable[[Message, bytes | bytearray], bool]
+    on_message: Callable[[Message, bytes | bytearray], None]
     on_lost: Callable[[MmekitError], None]
     started_at: float = 0.0
 
@@ -76,6 +87,8 @@ class Worker(asyncio.Protocol):
         self.baseline_bytes = 0
         self.anon_bytes = 0
         self.models: set[str] = set()
+        #: Those among them that have requests waiting (kept by the dispatcher).
+        self.waiting: set[str] = set()
         self.job: Job | None = None
         self.control: deque[Job] = deque()
         self.last_call_at = 0.0
@@ -115,10 +128,9 @@ class Worker(asyncio.Protocol):
         """
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
-        def on_message(reply: Message, _body: bytes | bytearray) -> bool:
+        def on_message(reply: Message, _body: bytes | bytearray) -> None:
             if not answer.done():
                 answer.set_result(reply)
-            return True
 
         def on_lost(error: MmekitError) -> None:
             if not answer.done():
@@ -227,10 +239,12 @@ class Worker(asyncio.Protocol):
             if job is None:
                 _log.error("Worker %d sent %s without a job.", self.number, type(message).__name__)
                 continue
-            if job.on_message(message, body):
+            if not isinstance(message, StreamStart | Part):
+                # The worker gets its next job before anybody is answered: it need not wait for that.
                 self.job = None
                 if not self.next_control():
                     self.on_idle(self)
+            job.on_message(message, body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connected = False

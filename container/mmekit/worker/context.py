@@ -134,7 +134,8 @@ class RequestProcessor:
         self._headers[key] = value
 
     def get_response_headers(self) -> dict[str, str]:
-        return self._headers
+        """Return a copy: what is put into it by hand would go unchecked."""
+        return self._headers.copy()
 
     def get_response_header(self, key: str) -> str | None:
         return self._headers.get(key)
@@ -245,8 +246,7 @@ class Context:
             processors[idx].add_response_property(key, value)
 
     def get_response_headers(self, idx: int) -> dict[str, str]:
-        processors = self.request_processor
-        return processors[idx].get_response_headers() if processors else {}
+        return self._processors[idx].get_response_headers() if self._processors else {}
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         if processors := self.request_processor:
@@ -257,15 +257,10 @@ class Context:
             processor.report_status(code, phrase)
 
     def get_response_status(self, idx: int) -> tuple[int, str]:
-        processors = self.request_processor
-        if not processors:
+        if not self._processors:
             return 200, ""
-        return processors[idx].get_response_status_code(), processors[idx].get_response_status_phrase()
-
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing was asked or set by request, so that the answer is as the handler returned it."""
-        return self._processors is None
+        processor = self._processors[idx]
+        return processor.get_response_status_code(), processor.get_response_status_phrase()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Context) and self.__dict__ == other.__dict__

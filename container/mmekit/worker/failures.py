@@ -52,7 +52,7 @@ def failure_of(error: BaseException, code_dirs: Sequence[str], phase: Phase) -> 
         status, error = error.status, error.__cause__
     if isinstance(error, MmekitError):
         return Failure(error.status, error.type, _bounded(error.message))
-    if is_out_of_memory(error):
+    if _is_out_of_memory(error):
         doing = "loading the model" if phase == "load" else "predicting"
         text = f"Out of memory while {doing}: {_described(error, code_dirs)}"
         return Failure(OutOfResources.status, OutOfResources.type, _bounded(text))
@@ -61,7 +61,7 @@ def failure_of(error: BaseException, code_dirs: Sequence[str], phase: Phase) -> 
         text = f"{_PREFIX[phase]}the code called {_exit(error)} while {doing}{_place(error, code_dirs)}"
         return Failure(status, _TYPE, _bounded(text))
     if (own := _own_status(error)) is not None and phase == "invoke":
-        return Failure(own, _TYPE, _bounded(str(getattr(error, "message", None) or error)))
+        return Failure(own, _TYPE, _bounded(_text(getattr(error, "message", None) or error)))
     return Failure(status, _TYPE, _bounded(f"{_PREFIX[phase]}{_described(error, code_dirs)}"))
 
 
@@ -105,10 +105,17 @@ def _why_not_found(module: str, code_dirs: Sequence[str]) -> str:
     return f"{top} is neither in the model's code nor in this image"
 
 
-def _text(error: BaseException) -> str:
+def _is_out_of_memory(error: BaseException) -> bool:
+    try:
+        return is_out_of_memory(error)
+    except Exception:  # noqa: BLE001 - it reads the texts, and __str__ is the user's code too
+        return False
+
+
+def _text(error: object) -> str:
     try:
         return str(error)
-    except Exception as second:  # noqa: BLE001 - __str__ is the user's code too
+    except Exception as second:  # noqa: BLE001 - see above
         return f"<its text cannot be made: {type(second).__name__}>"
 
 

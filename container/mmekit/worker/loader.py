@@ -75,6 +75,9 @@ def load(message: Load, environ: Mapping[str, str]) -> LoadedModel:
     Raises ``ModelLoadError`` with what is wrong, ``InvalidModel`` for files that are no model, and
     whatever the user's code raises, ``SystemExit`` included. Nothing of a failed load stays.
     """
+    if message.gpu_id is not None:
+        # Framework handlers get their settings from the environment alone.
+        environ = {**environ, "MMEKIT_GPU_ID": str(message.gpu_id)}
     if built_in := _built_in_of(message):
         return _load_handler_class(_built_in(built_in), message, environ, None)
     if message.handler:
@@ -293,8 +296,8 @@ def _built_in(spec: str) -> type[Handler]:
     if framework and not _has_module(framework):
         name = artifact.module_of(spec).rpartition(".")[2]
         raise ModelLoadError(
-            f"This is a {title} model, and this image has no {framework}: build the image with {name} in its "
-            f"FRAMEWORKS (docker build --build-arg FRAMEWORKS=…,{name})."
+            f"The model's files are {title}'s, and this image has no {framework}: build the image with "
+            f"{name} in its FRAMEWORKS (docker build --build-arg FRAMEWORKS=…,{name})."
         )
     kind = _handler_type(spec)
     if kind is None:

@@ -180,10 +180,14 @@ class Fork(_Message):
 
 
 class Forked(_Message):
-    """``error`` is set when the kernel refused (too many processes, no memory)."""
+    """``error`` is set when the kernel refused (too many processes, no memory).
+
+    ``unsafe``: the template refused, because it has threads; it will not get rid of them.
+    """
 
     number: int
     error: str | None
+    unsafe: bool = False
 
 
 Message: TypeAlias = (

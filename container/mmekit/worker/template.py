@@ -58,13 +58,17 @@ def serve_forks(control: socket.socket, environ: Mapping[str, str]) -> None:
             assert isinstance(message, Fork)
             # The server sends the next Fork only after this one is answered: these two are its.
             channel, log = descriptors
-            error, is_worker = _fork_worker(server_pid)
+            tasks = process.task_count()
+            if tasks == 1:
+                error, is_worker = _fork_worker(server_pid)
+            else:
+                error, is_worker = f"the template has {tasks} threads", False
             if is_worker:
                 _reseed()
                 worker_main.become(channel, log, environ)
             for descriptor in descriptors:
                 os.close(descriptor)
-            _send(control, Forked(message.number, error))
+            _send(control, Forked(message.number, error, unsafe=tasks != 1))
 
 
 def _fork_worker(server_pid: int) -> tuple[str | None, bool]:
@@ -72,9 +76,6 @@ def _fork_worker(server_pid: int) -> tuple[str | None, bool]:
 
     Returns (why the kernel refused or None, whether this is the worker).
     """
-    tasks = process.task_count()
-    if tasks != 1:
-        return f"the template has {tasks} threads; forking it would not be safe", False
     try:
         middle = os.fork()
     except OSError as error:

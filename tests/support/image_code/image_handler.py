@@ -1,0 +1,120 @@
+"""The image's own handler in tests: each request body says what the handler does.
+
+Models without code of their own share workers; this makes any of them echo, sleep, crash or leak.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+
+_kept = []
+
+
+def handle(data, context):
+    """MMS style: called with None once at the load."""
+    if data is None:
+        return None
+    return [_act(row["body"].decode(), context) for row in data]
+
+
+def _act(body, context):
+    verb, _, rest = body.partition(" ")
+    return getattr(sys.modules[__name__], f"do_{verb}")(rest, context)
+
+
+def do_echo(rest, context):
+    return rest
+
+
+def do_facts(rest, context):
+    facts = {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "model": context.model_name,
+        "model_dir": context.system_properties["model_dir"],
+        "target": context.get_request_header(0, "X-Amzn-SageMaker-Target-Model"),
+        "omp": os.environ.get("OMP_NUM_THREADS"),
+        "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")),
+        "oom_score_adj": int(open("/proc/self/oom_score_adj").read()),
+        "tasks": len(os.listdir("/proc/self/task")),
+    }
+    return json.dumps(facts)
+
+
+def do_random(rest, context):
+    import random
+
+    return str(random.random())
+
+
+def do_sleep(rest, context):
+    time.sleep(float(rest))
+    return f"slept {rest}"
+
+
+def do_spin(rest, context):
+    end = time.monotonic() + float(rest)
+    while time.monotonic() < end:
+        pass
+    return f"spun {rest}"
+
+
+def do_segfault(rest, context):
+    ctypes.string_at(0)
+
+
+def do_kill(rest, context):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def do_exit(rest, context):
+    os._exit(int(rest))
+
+
+def do_raise(rest, context):
+    raise ValueError(rest)
+
+
+def do_print(rest, context):
+    print(rest)
+    return "printed"
+
+
+def do_size(rest, context):
+    return b"x" * int(rest)
+
+
+def do_length(rest, context):
+    return str(len(rest))
+
+
+def do_leak(rest, context):
+    _kept.append(bytearray(os.urandom(1) * (int(rest) << 20)))
+    return f"kept {sum(map(len, _kept)) >> 20} MiB"
+
+
+def do_stream(rest, context):
+    count, size, pause = rest.split()
+
+    def parts():
+        for number in range(int(count)):
+            yield f"{number:06d}".encode().ljust(int(size), b".")
+            time.sleep(float(pause))
+
+    return parts()
+
+
+def do_header(rest, context):
+    name, _, value = rest.partition("=")
+    context.set_response_header(0, name, value.encode().decode("unicode_escape"))
+    return "with a header"
+
+
+def do_children(rest, context):
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "300"])
+    return str(child.pid)

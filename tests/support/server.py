@@ -1,0 +1,290 @@
+"""A real `mmekit serve` in a process of its own, and a small client for it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODELS = Path(__file__).parent.parent / "models"
+IMAGE_CODE = Path(__file__).parent / "image_code"
+COMMAND = Path(sysconfig.get_path("scripts")) / "mmekit"
+
+#: Variables of the surrounding shell that would change what a server does.
+_FOREIGN = ("SAGEMAKER_", "MMEKIT_", "OMP_", "MAX_CONTENT_LENGTH")
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "the condition") -> Any:
+    """Poll until the condition is true and return its value; fails the test after a while."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"{what} did not come true within {timeout_s} s")
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        """The message of an error answer, which must have the contract's three fields."""
+        error = self.json
+        assert set(error) == {"code", "type", "message"}, error
+        assert error["code"] == self.status
+        return str(error["message"])
+
+
+class Server:
+    """`mmekit serve` on a free port of loopback; a context manager that leaves nothing behind."""
+
+    def __init__(self, *options: str, **environ: str) -> None:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+        self.environ = {
+            **inherited,
+            "SAGEMAKER_MULTI_MODEL": "true",
+            "SAGEMAKER_BIND_TO_PORT": "0",
+            "MMEKIT_HOST": "127.0.0.1",
+            "MMEKIT_PRELOAD": "none",
+            **environ,
+        }
+        self.options = options
+        self.port = 0
+        self.lines: list[dict[str, Any]] = []
+        self.raw: list[str] = []
+        self.process: subprocess.Popen[str] | None = None
+        self._pool = ThreadPoolExecutor(64)
+
+    # --- life --------------------------------------------------------------------------------
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, ready: bool = True, wrap: Callable[[], None] | None = None) -> Server:
+        self.process = subprocess.Popen(
+            [COMMAND, "serve", *self.options],
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=wrap,  # noqa: PLW1509 - to enter a cgroup; the tests have no threads that matter here
+        )
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        self.port = until(self._listening, 30, "the server listening")
+        if ready:
+            until(lambda: self.get("/ping").status == 200, 60, "/ping answering 200")
+        return self
+
+    def _read_log(self) -> None:
+        assert self.process and self.process.stderr
+        for line in self.process.stderr:
+            self.raw.append(line)
+            with contextlib.suppress(ValueError):
+                self.lines.append(json.loads(line))
+
+    def _listening(self) -> int:
+        assert self.process
+        assert self.process.poll() is None, "".join(self.raw)
+        for line in self.lines:
+            if str(line["message"]).startswith("Listening on "):
+                return int(str(line["message"]).rstrip(".").rpartition(":")[2])
+        return 0
+
+    @property
+    def pid(self) -> int:
+        assert self.process
+        return self.process.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout_s: float = 40) -> int:
+        assert self.process
+        code = self.process.wait(timeout_s)
+        self._reader.join(5)
+        return code
+
+    def close(self) -> None:
+        """Stop, and fail if that takes long or leaves a process of the server's behind."""
+        assert self.process
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        family = self.family()
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+            time.sleep(0)
+            try:
+                self.process.wait(3)
+            except subprocess.TimeoutExpired:
+                self.signal(signal.SIGTERM)  # impatient: tests may leave calls behind
+        try:
+            self.process.wait(20)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self._reader.join(5)
+            assert self.process.stderr
+            self.process.stderr.close()
+        until(lambda: not [pid for pid in family if _alive(pid)], 10, f"all of {family} ending")
+
+    def family(self) -> set[int]:
+        """The server's process and all below it."""
+        parents: dict[int, int] = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                with contextlib.suppress(OSError):
+                    fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                    parents[int(name)] = int(fields[1])
+        family = {self.pid}
+        while more := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= more
+        return family
+
+    def template_pid(self) -> int:
+        """The template's process: it runs the template module."""
+        for pid in self.family():
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                # Workers are forks of it; the server is the parent of all, so look for the one that is not one.
+                if b"mmekit.worker.template" in command and os.getpgid(pid) == self.pid:
+                    return pid
+        return 0
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 60,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        started = time.monotonic()
+        try:
+            data = body.encode() if isinstance(body, str) else body
+            connection.request(method, path, data, headers or {})
+            response = connection.getresponse()
+            content = response.read()
+            found = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, found, content, time.monotonic() - started)
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def load(self, name: str, url: Path | str, timeout_s: float = 60, **parameters: Any) -> Answer:
+        body = json.dumps({"model_name": name, "url": str(url), **parameters})
+        return self.request("POST", "/models", body, {"Content-Type": "application/json"}, timeout_s)
+
+    def unload(self, name: str) -> Answer:
+        return self.request("DELETE", f"/models/{name}")
+
+    def invoke(
+        self,
+        name: str,
+        body: bytes | str = b"",
+        content_type: str | None = None,
+        timeout_s: float = 60,
+        **headers: str,
+    ) -> Answer:
+        sent = {key.replace("_", "-"): value for key, value in headers.items()}
+        if content_type:
+            sent["Content-Type"] = content_type
+        return self.request("POST", f"/models/{name}/invoke", body, sent, timeout_s)
+
+    def later(self, call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Future[Answer]:
+        """Make a call in another thread."""
+        return self._pool.submit(call, *args, **kwargs)
+
+    def models(self) -> list[str]:
+        return [model["modelName"] for model in self.get("/models").json["models"]]
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What the image's test handler says of the process that holds a model."""
+        answer = self.invoke(name, "facts")
+        assert answer.status == 200, answer.body
+        facts: dict[str, Any] = answer.json
+        return facts
+
+    def logged(self, text: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if text in str(line["message"])]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def image_environ(**environ: str) -> dict[str, str]:
+    """Settings of a server whose image brings tests/support/image_code/image_handler.py."""
+    return {
+        "SAGEMAKER_HANDLER": "image_handler:handle",
+        "PYTHONPATH": os.pathsep.join([str(IMAGE_CODE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        **environ,
+    }
+
+
+def plain_model(folder: Path, name: str = "plain") -> Path:
+    """A model folder with a file and no code: the image's handler serves it, in a shared worker."""
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "weights.dat").write_bytes(b"0" * 100)
+    return path
+
+
+@contextlib.contextmanager
+def image_server(folder: Path, models: list[str], *options: str, **environ: str) -> Iterator[Server]:
+    """A server with the test image's handler and these models loaded."""
+    with Server(*options, **image_environ(**environ)) as server:
+        for name in models:
+            answer = server.load(name, plain_model(folder, name))
+            assert answer.status == 200, answer.body
+        yield server
+
+
+__all__ = [
+    "IMAGE_CODE",
+    "MODELS",
+    "Answer",
+    "Server",
+    "image_environ",
+    "image_server",
+    "plain_model",
+    "until",
+]
