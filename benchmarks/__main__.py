@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -37,7 +38,8 @@ def main() -> None:
 @click.option("--server", "servers", multiple=True, type=click.Choice(list(SERVERS)), help="Default: all.")
 @click.option("--quick", is_flag=True, help="A few minutes, to see that it works; the figures mean little.")
 @click.option("--out", type=click.Path(path_type=Path), default=_RESULTS, show_default=True)
-def run(suites: tuple[str, ...], servers: tuple[str, ...], quick: bool, out: Path) -> None:
+@click.option("--keep", is_flag=True, help="Keep models and the servers' logs, and say where.")
+def run(suites: tuple[str, ...], servers: tuple[str, ...], quick: bool, out: Path, keep: bool) -> None:
     """Run suites and write a results file.
 
     \b
@@ -64,13 +66,17 @@ def run(suites: tuple[str, ...], servers: tuple[str, ...], quick: bool, out: Pat
     }
     results = Results(about)
     started = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="mmekit-bench-"))
     try:
-        with tempfile.TemporaryDirectory(prefix="mmekit-bench-") as folder:
-            bench = Bench(QUICK if quick else FULL, Path(folder), results, chosen)
-            for name in suites or SUITES:
-                click.secho(f"{name} ({(time.monotonic() - started) / 60:.1f} min)", bold=True)
-                _run_suite(bench, name)
+        bench = Bench(QUICK if quick else FULL, folder, results, chosen)
+        for name in suites or SUITES:
+            click.secho(f"{name} ({(time.monotonic() - started) / 60:.1f} min)", bold=True)
+            _run_suite(bench, name)
     finally:
+        if keep:
+            click.echo(f"models and logs: {folder}")
+        else:
+            shutil.rmtree(folder)
         about["minutes"] = round((time.monotonic() - started) / 60, 1)
         results.save(out)
         click.echo(f"wrote {out}")

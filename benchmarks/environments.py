@@ -33,9 +33,11 @@ class EnvironmentFailed(Exception):
 
 def native_python() -> Path:
     """Return the interpreter of an up-to-date normal install of this checkout."""
-    stamp = _digest(_source_files())
+    needs = _digest([ROOT / "setup.py", ROOT / "constraints.txt"])
+    stamp = f"{needs} {_digest(_source_files())}"
     python = NATIVE / "bin" / "python"
-    if _stamp(NATIVE) == stamp:
+    found = _stamp(NATIVE)
+    if found == stamp:
         return python
     _make_venv(NATIVE)
     with tempfile.TemporaryDirectory() as folder:
@@ -43,10 +45,11 @@ def native_python() -> Path:
         source = Path(folder) / "source"
         _copy_sources(source)
         constraints = ["-c", str(ROOT / "constraints.txt")] if (ROOT / "constraints.txt").exists() else []
-        _run(python, "-m", "pip", "install", "-q", *constraints, f"{source}[all]")
-        # The version does not change between commits, so pip would keep the old code.
+        if found is None or not found.startswith(needs):
+            _run(python, "-m", "pip", "install", "-q", *constraints, f"{source}[all]")
+            _compile(NATIVE)
+        # The version does not change between commits, so pip would keep the old code. It compiles.
         _run(python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", str(source))
-    _compile(NATIVE)
     _write_stamp(NATIVE, stamp)
     return python
 

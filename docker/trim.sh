@@ -28,5 +28,5 @@ if [ $# = 0 ]; then
 fi
 
 for package; do
-  python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$prefix" -p /usr/local "$site/$package"
+  python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -s "$prefix" -p /usr/local "$site/$package"
 done

@@ -33,7 +33,7 @@ def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
         setting = setting_of(field.name)
         if setting.read_by == "server":
             name = "--" + field.name.replace("_", "-")
-            text = f"{setting.help} [{setting.names[0]}; {setting.unit}]".replace("`", "")
+            text = f"{setting.meaning} [{setting.names[0]}; {setting.unit}]".replace("`", "")
             command = click.option(name, field.name, metavar="VALUE", help=text)(command)
     return command
 

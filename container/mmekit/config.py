@@ -32,7 +32,7 @@ class Setting:
 
     env: tuple[tuple[str, Parser], ...]
     unit: str
-    help: str
+    meaning: str
     #: What a handler reads itself is only checked and documented here.
     read_by: str = "server"
     #: How the default is described where it depends on the machine.
@@ -121,8 +121,8 @@ def _path(text: str) -> Path:
     return Path(text.strip())
 
 
-def _setting(default: Any, env: dict[str, Parser], unit: str, help: str, **extra: Any) -> Any:
-    setting = Setting(tuple(env.items()), unit, help, **extra)
+def _setting(default: Any, env: dict[str, Parser], unit: str, meaning: str, **extra: Any) -> Any:
+    setting = Setting(tuple(env.items()), unit, meaning, **extra)
     return dataclasses.field(default=default, metadata={"setting": setting})
 
 
@@ -307,7 +307,7 @@ class Config:
         {"MMEKIT_MEMORY_RESERVE_BYTES": _whole(0)},
         "bytes",
         "Memory that loads leave free.",
-        default_text="a sixteenth of the limit, between 64 and 128 MiB",
+        default_text="a sixteenth of the limit, between 64 and 128 MiB, at most an eighth",
     )
     # --- logs
     log_level: int = _setting(
@@ -414,7 +414,7 @@ def settings_markdown() -> str:
     for field in dataclasses.fields(Config):
         setting = setting_of(field.name)
         names = ", ".join(f"`{name}`" for name in setting.names)
-        lines.append(f"| {names} | {setting.unit} | {_default_text(field)} | {setting.help} |")
+        lines.append(f"| {names} | {setting.unit} | {_default_text(field)} | {setting.meaning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -113,6 +113,10 @@ class WorkerDied(MmekitError):
     """Raised when the process that ran a call ended before it answered."""
 
 
+class NotStarted(WorkerDied):
+    """Raised when a worker ended before it came to what waited for it: another may do it."""
+
+
 class PredictionTimeout(MmekitError):
     """Raised when a model does not answer before its deadline; its worker is replaced."""
 

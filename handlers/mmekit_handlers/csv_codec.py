@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from math import nan
 
 import numpy as np
@@ -20,6 +21,9 @@ from mmekit_handlers.table import EMPTY_BODY, Array, Table, Text, check_names, n
 
 #: All that rows of plain numbers consist of; JSON reads nothing but numbers from these bytes.
 _NUMERIC = b"0123456789.,+-eE \t\r\n"
+
+#: Longer first lines are left to the exact reader, so that the cache stays small.
+_HEADER_BYTES = 8192
 
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 
@@ -79,33 +83,52 @@ def _numbers(body: bytes) -> Array | None:
     lines = body.strip()
     if not lines:
         raise BadRequest(EMPTY_BODY)
-    try:
-        if b"\n" not in lines and b"\r" not in lines:
-            return np.array([orjson.loads(b"[" + lines + b"]")], np.float64)
+    if b"\r" in lines:
         lines = lines.replace(b"\r\n", b"\n")
-        if b"\r" in lines:
+        if b"\r" in lines:  # JSON would take it for a space
             return None
-        return np.array(orjson.loads(b"[[" + lines.replace(b"\n", b"],[") + b"]]"), np.float64)
+    rows = b"[[" + (lines.replace(b"\n", b"],[") if b"\n" in lines else lines) + b"]]"
+    try:
+        return np.array(orjson.loads(rows), np.float64)
     except ValueError:  # also orjson.JSONDecodeError: an empty field, "+1", ".5"; numpy: ragged rows
+        return _numbers_with_gaps(rows)
+
+
+def _numbers_with_gaps(rows: bytes) -> Array | None:
+    """Try again with null, which numpy makes NaN, where a field is empty."""
+    filled = rows.replace(b",,", b",null,").replace(b",,", b",null,")
+    filled = filled.replace(b"[,", b"[null,").replace(b",]", b",null]")
+    if len(filled) == len(rows):
+        return None
+    try:
+        return np.array(orjson.loads(filled), np.float64)
+    except ValueError:
         return None
 
 
 def _names_then_numbers(body: bytes, header: bool | None) -> Table | None:
     """Read the usual file with a header without the exact reader; None when it is not one."""
     first, _, rest = body.lstrip().partition(b"\n")
-    if not rest or rest.isspace() or rest.translate(None, _NUMERIC):
+    if not rest or len(first) > _HEADER_BYTES or rest.isspace() or rest.translate(None, _NUMERIC):
         return None
-    try:
-        fields = next(csv.reader([first.decode()], strict=True, skipinitialspace=True))
-    except (csv.Error, StopIteration, UnicodeDecodeError):
-        return None
-    columns = [field.strip() for field in fields]
-    if header is None and not _could_be_names(columns):
+    columns, could_be_names = _fields(first)
+    if not columns or not (could_be_names or header):
         return None
     values = _numbers(rest)
     if values is None or values.shape[1] != len(columns):
         return None
     return Table(values, check_names(columns))
+
+
+@lru_cache(maxsize=64)
+def _fields(line: bytes) -> tuple[tuple[str, ...], bool]:
+    """Return a header's fields, and whether they could be names; a client sends the same one each time."""
+    try:
+        fields = next(csv.reader([line.decode()], strict=True, skipinitialspace=True))
+    except (csv.Error, StopIteration, UnicodeDecodeError):
+        return (), False
+    names = [field.strip() for field in fields]
+    return tuple(names), _could_be_names(names)
 
 
 def _read_exactly(

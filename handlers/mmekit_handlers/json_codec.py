@@ -43,7 +43,10 @@ def read_json_array(body: bytes) -> Array:
     # A body has two quotes a string: when only the wrapper's keys have them, no leaf is a string.
     quotes = 2 * len(parsed) if isinstance(parsed, dict) else 0
     if body.count(b'"') != quotes:
-        _check_leaves(value, ())
+        try:
+            _check_leaves(value, ())
+        except RecursionError:
+            raise BadRequest("the arrays in the body are nested too deeply") from None
     return _array(value)
 
 

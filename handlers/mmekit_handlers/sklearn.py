@@ -209,15 +209,17 @@ class SklearnHandler(Handler):
             return values
         if table.columns == self._names:
             return values
-        missing = [name for name in self._names if name not in table.columns]
-        extra = [name for name in table.columns if name not in self._names]
+        places = {name: place for place, name in enumerate(table.columns)}
+        missing = [name for name in self._names if name not in places]
+        known = set(self._names)
+        extra = [name for name in table.columns if name not in known]
         if missing or extra:
             found = [f"lack {', '.join(missing)}"] if missing else []
             found += [f"have unknown {', '.join(extra)}"] if extra else []
             raise BadRequest(
                 f"the rows {' and '.join(found)}; {self._class} was fitted with {', '.join(self._names)}"
             )
-        return values[:, [table.columns.index(name) for name in self._names]]
+        return values[:, [places[name] for name in self._names]]
 
     def _check_count(self, found: int) -> None:
         if self._count is not None and found != self._count:

@@ -45,6 +45,7 @@ def npy(array: np.ndarray, **options: bool) -> bytes:
         ("5", [[5]]),
         ("1\n2\n", [[1], [2]]),
         (" 1 , 2\t", [[1, 2]]),
+        ("1,2\r3,4", [[1, 2], [3, 4]]),
         ("+1,.5,1.,007,-0", [[1, 0.5, 1, 7, 0]]),
         ("1e3,1E-3,inf,-Infinity", [[1000, 0.001, float("inf"), float("-inf")]]),
         ("1e999,2", [[float("inf"), 2]]),
@@ -65,6 +66,9 @@ def test_an_empty_csv_field_is_missing(body: str) -> None:
 
 def test_a_csv_row_may_begin_and_end_with_a_missing_value() -> None:
     np.testing.assert_array_equal([[np.nan, 1, np.nan]], read_csv(b",1,\n").values)
+    np.testing.assert_array_equal(
+        [[np.nan, np.nan, np.nan], [1, np.nan, np.nan]], read_csv(b",,\r\n1,,\r\n").values
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,6 +228,10 @@ def test_json_arrays_keep_their_shape_and_integers() -> None:
     assert ((2, 1, 2), np.int64) == (array.shape, array.dtype)
     with pytest.raises(BadRequest, match=r"'x' at \[0\]\[0\]\[1\] is not a number"):
         read_array(b'[[[1, "x"]]]', "application/json")
+    for depth in (70, 900, 1010):
+        for leaf in ("1", '"x"'):
+            with pytest.raises(BadRequest):
+                read_array(f"{'[' * depth}{leaf}{']' * depth}".encode(), "application/json")
     with pytest.raises(BadRequest, match="not all of the same shape"):
         read_array(b"[[[1, 2]], [[3]]]", "application/json")
 

@@ -43,6 +43,6 @@ def test_a_worker_forked_after_warm_up_predicts_with_two_threads() -> None:
     environ = os.environ | {"OMP_NUM_THREADS": "1", "MMEKIT_PYTORCH_WARM_EXPORT": "true"}
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:mmekit_handlers", "-c", _TEMPLATE],
-        env=environ, capture_output=True, text=True, timeout=60, check=False,
+        env=environ, capture_output=True, text=True, timeout=110, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

@@ -28,7 +28,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from mmekit.errors import BadRequest, ConfigError, ModelLoadError, NotAcceptable, PredictionFailed
-from mmekit_handlers import sklearn_facts
 from mmekit_handlers.sklearn import SklearnHandler
 from mmekit_handlers.transformer import Transformer
 from tests.support.handlers import ask, body, request, transformer
@@ -272,18 +271,22 @@ def test_only_estimators_known_to_be_row_wise_are_stacked(model: Any, expected: 
 
 
 def test_n_jobs_is_one_everywhere_inside() -> None:
-    forest = RandomForestClassifier(2, n_jobs=4, random_state=0)
+    forest = RandomForestClassifier(2, random_state=0)
     models = [
-        GridSearchCV(make_pipeline(StandardScaler(), forest), {}, n_jobs=2, cv=2),
-        CalibratedClassifierCV(forest, n_jobs=3, cv=2),
-        GradientBoostingClassifier(n_estimators=2),
+        GridSearchCV(make_pipeline(StandardScaler(), forest), {}, cv=2).fit(X, Y),
+        CalibratedClassifierCV(forest, cv=2).fit(X, Y),
+        GradientBoostingClassifier(n_estimators=2).fit(X, Y),
     ]
+    inner = [
+        models[0],
+        models[0].best_estimator_.steps[1][1],
+        models[1].calibrated_classifiers_[1].estimator,
+    ]
+    for part in inner:
+        part.n_jobs = 4  # set after fitting: a fit with it would start processes
     for model in models:
-        SklearnHandler({}).prepare(model.fit(X, Y))
-        found = sklearn_facts.parts(model)
-        assert {getattr(part, "n_jobs", None) for part in found} <= {None, 1}
-    inner = models[1].calibrated_classifiers_[0].estimator
-    assert inner.n_jobs == 1
+        SklearnHandler({}).prepare(model)
+    assert [part.n_jobs for part in inner] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -273,11 +273,11 @@ def test_own_functions_get_stacked_rows_only_if_they_say_so(tmp_path: Path) -> N
     [
         (
             "def model_fn(model_dir):\n    return {'a': 1}",
-            r"inference\.py:1: model_fn returned a dict, which has no predict\(\); write predict_fn\(data, model\)",
+            r":1: model_fn returned a dict, which has no predict\(\); write predict_fn\(data, model\)",
         ),
         (
             "def input_fn(data, content_type): pass",
-            r"defines no model_fn and no built-in handler recognises a model file; write model_fn\(model_dir\)",
+            r"defines no model_fn and no built-in handler recognises a model file; write model_fn",
         ),
     ],
 )

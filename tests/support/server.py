@@ -96,7 +96,7 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=wrap,  # noqa: PLW1509 - to enter a cgroup; the tests have no threads that matter here
+            preexec_fn=wrap,
         )
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
@@ -106,7 +106,8 @@ class Server:
         return self
 
     def _read_log(self) -> None:
-        assert self.process and self.process.stderr
+        assert self.process
+        assert self.process.stderr
         for line in self.process.stderr:
             self.raw.append(line)
             with contextlib.suppress(ValueError):
@@ -175,7 +176,7 @@ class Server:
         for pid in self.family():
             with contextlib.suppress(OSError):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                # Workers are forks of it; the server is the parent of all, so look for the one that is not one.
+                # Workers are forks of it in sessions of their own.
                 if b"mmekit.worker.template" in command and os.getpgid(pid) == self.pid:
                     return pid
         return 0

@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 
 import uvloop
@@ -111,7 +110,9 @@ class Server:
         self.collector.start()
         await self.http.start(self.config.host, self.config.port)
         for address in self.http.addresses:
-            _log.info("Listening on %s.", address if isinstance(address, str) else "%s:%d" % address)
+            _log.info(
+                "Listening on %s.", address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+            )
         self.fleet.start()
         self.watch.start()
         code = 0
@@ -154,7 +155,7 @@ class Server:
         try:
             load.result()
         except MmekitError as error:
-            print(f"The model in {self.config.model_dir} cannot be loaded: {error.message}", file=sys.stderr)
+            _log.critical("The model in %s cannot be loaded: %s", self.config.model_dir, error.message)
             return 1
         self._single_ready = True
         return 0

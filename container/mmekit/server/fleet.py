@@ -6,9 +6,11 @@ import asyncio
 import itertools
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -26,6 +28,11 @@ _TEMPLATE_TRIES = 3
 _START_TIMEOUT_S = 120.0
 
 
+_KILLED_FOR_MEMORY = (
+    "Worker died. The kernel killed its process because the container had no memory left. Unload other models."
+)
+
+
 class UnsafeFork(Exception):
     """Raised when the template has threads: a child would have their locks and not them."""
 
@@ -36,6 +43,8 @@ class MemoryReadings(Protocol):
     def watch(self, pid: int, baseline_bytes: int = 0) -> None: ...
 
     def forget(self, pid: int) -> None: ...
+
+    def oom_kills(self) -> int: ...
 
 
 class OutputCollector(Protocol):
@@ -181,6 +190,9 @@ class Fleet:
         self.on_idle: Callable[[Worker], None] = lambda worker: None
         self.on_exit: Callable[[Worker, MmekitError], None] = lambda worker, reason: None
         self._numbers = itertools.count(1)
+        #: Workers that are not in ``workers`` yet, because their process is being made.
+        self._coming: Counter[Kind] = Counter()
+        self._oom_kills = readings.oom_kills()
         self._refilling: asyncio.Task[None] | None = None
         self._wants_spare = True
         self._closed = False
@@ -206,7 +218,7 @@ class Fleet:
         for worker in workers:
             worker.retire()
         if workers:
-            _, pending = await asyncio.wait([worker.exited for worker in workers], timeout=timeout_s)
+            await asyncio.wait([worker.exited for worker in workers], timeout=timeout_s)
         for worker in workers:
             if not worker.exited.done():
                 worker.end(WorkerDied("The server is stopping."))
@@ -216,10 +228,25 @@ class Fleet:
         """A child has ended: tell the worker that it was (from the reaper)."""
         for worker in self.workers.values():
             if worker.pid == pid:
+                if not worker.retiring and self._killed_for_memory(wait_status):
+                    worker.end(OutOfResources(_KILLED_FOR_MEMORY))
                 worker.reaped(wait_status)
                 return
 
+    def _killed_for_memory(self, wait_status: int) -> bool:
+        """Whether the kernel's own count explains this end; each kill explains one."""
+        if not os.WIFSIGNALED(wait_status) or os.WTERMSIG(wait_status) != signal.SIGKILL:
+            return False
+        if self.readings.oom_kills() <= self._oom_kills:
+            return False
+        self._oom_kills += 1
+        return True
+
     # --- workers ------------------------------------------------------------------------------
+
+    def count(self, kind: Kind) -> int:
+        """Return how many workers of a kind there are or will be in a moment."""
+        return len(self.of_kind(kind)) + self._coming[kind]
 
     def of_kind(self, kind: Kind) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.kind is kind and worker.alive]
@@ -286,6 +313,7 @@ class Fleet:
         except OSError as error:
             raise OutOfResources(f"No further worker can be connected: {error.strerror}.") from None
         worker = Worker(number, kind, self._idle, self._exited)
+        self._coming[kind] += 1
         with ours, theirs:
             try:
                 if exec_fresh:
@@ -297,6 +325,7 @@ class Fleet:
                 raise
             finally:
                 os.close(log_write)
+                self._coming[kind] -= 1
             self.workers[number] = worker
             self.collector.add(log_read, number)
             await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours.dup())

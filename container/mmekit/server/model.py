@@ -55,11 +55,11 @@ class Model:
     # Known once its folder was inspected
     load: Load | None = None
     subject: Subject | None = None
-    needs: Needs = Needs(own_code=False, size_bytes=0)
+    needs: Needs = field(default_factory=lambda: Needs(own_code=False, size_bytes=0))
     fingerprint: str = ""
     shadows: frozenset[str] = frozenset()
     # Known once it was loaded
-    batching: Batching = Batching()
+    batching: Batching = field(default_factory=Batching)
     cost_bytes: int = 0
     load_ms: float = 0.0
     # While it serves
@@ -85,7 +85,7 @@ class Model:
         return self.registration.name
 
     def loaded(self, batches: bool, cost_bytes: int, load_ms: float) -> None:
-        """Take in what the worker said. Built-in handlers batch what waits; people's own what they asked for."""
+        """Take in what the worker said: built-in handlers batch what waits, people's own what they asked for."""
         self.cost_bytes = cost_bytes
         self.load_ms = load_ms
         size = self.registration.batch_size

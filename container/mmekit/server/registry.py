@@ -7,13 +7,11 @@ import base64
 import binascii
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from mmekit import artifact, choice, requirements
 from mmekit.config import Config
-from mmekit.errors import BadRequest, Conflict, ModelNotFound, OutOfResources, ServiceUnavailable
+from mmekit.errors import BadRequest, Conflict, ModelNotFound, ServiceUnavailable
 from mmekit.server.dispatcher import Dispatcher
 from mmekit.server.estimates import Subject, sizes_by_suffix
 from mmekit.server.model import Model, Registration, State

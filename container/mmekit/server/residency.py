@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from mmekit import artifact
+from mmekit import artifact, process
 from mmekit.config import Config
-from mmekit.errors import MmekitError, ModelLoadError, OutOfResources, WorkerDied
+from mmekit.errors import MmekitError, ModelLoadError, NotStarted, OutOfResources, WorkerDied
 from mmekit.server.capacity import descriptor_headroom, pids_headroom
 from mmekit.server.dispatcher import AnsweredError, Dispatcher
 from mmekit.server.estimates import Estimator
@@ -26,12 +26,15 @@ from mmekit.server.memory import Grant, Memory, call_data_bytes, load_data_bytes
 from mmekit.server.model import MEMORY_S, Model, State
 from mmekit.server.placement import Candidate, Kind, Rule, pick_shared
 from mmekit.server.workers import Worker
-from mmekit.worker.messages import Load, Loaded, LoadFailed, Message, Unload
+from mmekit.worker.messages import Loaded, LoadFailed, Message, Unload
 
 _log = logging.getLogger(__name__)
 
 #: An unload is quick; a worker that needs longer than a running call may take is ended.
 _UNLOAD_TIMEOUT_S = 350.0
+
+#: A load that waits behind others is taken elsewhere when they end its worker, so often.
+_TRIES = 3
 
 #: Processes and descriptors that a further worker must leave free.
 _PROCESS_ROOM = 16
@@ -81,6 +84,19 @@ class Residency:
         Raises ModelLoadError and its like when its code or files fail, OutOfResources when
         something is short that other models hold.
         """
+        for attempt in range(_TRIES):
+            try:
+                worker = await self._bring(model)
+                break
+            except NotStarted as error:
+                if attempt == _TRIES - 1:
+                    raise
+                _log.info("Load of %s goes to another worker: %s", model.name, error, extra={"model": model.name})
+        model.resident(worker)
+        self.dispatcher.next(worker)
+
+    async def _bring(self, model: Model) -> Worker:
+        """Load a model into a worker. Raises NotStarted when that ended for a reason of its own."""
         kind = self._kind(model)
         worker = await self._worker_for(model, kind)
         self._loading[worker.number] += 1
@@ -93,8 +109,10 @@ class Residency:
             raise
         finally:
             self._loading[worker.number] -= 1
-        model.resident(worker)
-        self.dispatcher.next(worker)
+        if not worker.alive:
+            self._release(model.name, worker)
+            raise NotStarted("Worker died after this load.")
+        return worker
 
     def _kind(self, model: Model) -> Kind:
         if model.own_until > time.monotonic() and self.rule.sharing == "auto":
@@ -119,11 +137,13 @@ class Residency:
         assert isinstance(reply, Loaded)
         self.memory.settle(grant, reply.cost_bytes)
         self._grants[model.name, worker.number] = grant
+        worker.anon_bytes = process.anonymous_bytes(worker.pid)
         self.estimator.loaded(model.subject, reply.peak_bytes, reply.load_ms)
         model.loaded(reply.batches, reply.cost_bytes, reply.load_ms)
 
     async def _ask(self, model: Model, worker: Worker, grant: Grant) -> Message:
-        assert model.load is not None and model.subject is not None
+        assert model.load is not None
+        assert model.subject is not None
         message = msgspec.structs.replace(model.load, gpu_id=worker.gpu_id)
         if worker.kind is not Kind.DEVICE:  # CUDA reserves address space
             message = msgspec.structs.replace(
@@ -133,6 +153,8 @@ class Residency:
             )
         try:
             return await worker.call(message, self.config.load_timeout_s)
+        except NotStarted:
+            raise
         except WorkerDied as error:
             raise _died_while_loading(model, error) from None
 
@@ -187,7 +209,7 @@ class Residency:
 
     def _check_own_cap(self) -> None:
         """Raises OutOfResources when processes, descriptors or the setting allow no further worker."""
-        own = len(self.fleet.of_kind(Kind.OWN))
+        own = self.fleet.count(Kind.OWN)
         cap = self.config.max_own_workers
         if cap is not None and own >= cap:
             raise OutOfResources(
@@ -195,7 +217,7 @@ class Residency:
                 f"(MMEKIT_MAX_OWN_WORKERS={cap}). Unload one of them."
             )
         processes, descriptors = pids_headroom(), descriptor_headroom()
-        if processes is not None and processes < _PROCESS_ROOM or descriptors < _DESCRIPTOR_ROOM:
+        if (processes is not None and processes < _PROCESS_ROOM) or descriptors < _DESCRIPTOR_ROOM:
             raise OutOfResources(
                 f"{own} models have a worker of their own; {processes} more processes and {descriptors} more "
                 f"descriptors are allowed, and some must stay free. Unload one of them."
@@ -265,7 +287,9 @@ class Residency:
             self._release(name, worker)
         if (
             worker.kind is Kind.SHARED
+            and worker.idle
             and not worker.models
+            and not self._loading[worker.number]
             and len(self.fleet.of_kind(Kind.SHARED)) > self.target
         ):
             worker.retire()

@@ -55,7 +55,7 @@ class Routes:
             self._route(exchange, request_id)
         except MmekitError as error:
             _fail(exchange, error, request_id)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the border of a request: our own mistake is its answer
             _log.exception("The server failed on %s %s.", exchange.request.method, exchange.request.path)
             _fail(exchange, MmekitError("The server failed; its log has the cause."), request_id)
 
@@ -191,7 +191,7 @@ async def _answered(answer: Coroutine[Any, Any, None], exchange: Exchange, reque
         await answer
     except MmekitError as error:
         _fail(exchange, error, request_id)
-    except Exception:
+    except Exception:  # noqa: BLE001 - as above
         _log.exception("The server failed on %s %s.", exchange.request.method, exchange.request.path)
         _fail(exchange, MmekitError("The server failed; its log has the cause."), request_id)
     except asyncio.CancelledError:

@@ -77,7 +77,7 @@ class Watch:
     def _tick(self) -> None:
         try:
             self.tick(time.monotonic())
-        except Exception:
+        except Exception:  # noqa: BLE001 - the clock must not stop
             _log.exception("The server's clock failed once.")
         finally:
             self.start()
@@ -117,7 +117,7 @@ class Watch:
         loading = [worker for worker in workers if worker.job and isinstance(worker.job.message, Load)]
         excess = {worker: self._excess_bytes(worker) for worker in loading or workers}
         victim = max(excess, key=lambda worker: excess[worker], default=None)
-        if victim is None or not loading and excess[victim] < _EXCESS_BYTES:
+        if victim is None or (not loading and excess[victim] < _EXCESS_BYTES):
             return None
         return victim
 
@@ -170,8 +170,8 @@ class Watch:
             if (
                 model.state is not State.READY
                 or not model.workers
-                or model.copying
-                and not model.copying.done()
+                or (model.copying
+                and not model.copying.done())
             ):
                 continue
             demand = Demand(

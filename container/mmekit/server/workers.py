@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
-from mmekit.errors import MmekitError, WorkerDied
+from mmekit.errors import MmekitError, NotStarted, WorkerDied
 from mmekit.process import describe_exit
 from mmekit.server.placement import Kind
 from mmekit.worker.messages import (
@@ -141,8 +141,8 @@ class Worker(asyncio.Protocol):
 
     def submit(self, job: Job) -> None:
         """Queue a load or unload: they run before requests."""
-        if self.exited.done():
-            job.on_lost(self.exited.result())
+        if not self.alive:
+            job.on_lost(NotStarted("Worker died before this was started."))
             return
         self.control.append(job)
         if self.job is None:
@@ -202,6 +202,14 @@ class Worker(asyncio.Protocol):
             try:
                 os.killpg(self.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
+                self._kill_early()
+
+    def _kill_early(self) -> None:
+        """A fresh process has no group of its own until it has come up."""
+        if self._wait_status is None and not self.started.done():
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
                 pass
 
     def _finish(self) -> None:
@@ -219,7 +227,7 @@ class Worker(asyncio.Protocol):
         self.control.clear()
         self.on_exit(self, reason)
         for job in jobs:
-            job.on_lost(reason if job is running else WorkerDied("Worker died before this was started."))
+            job.on_lost(reason if job is running else NotStarted("Worker died before this was started."))
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
 

@@ -94,6 +94,16 @@ def load(message: Load, environ: Mapping[str, str]) -> LoadedModel:
         raise
 
 
+def import_built_in(message: Load) -> None:
+    """Import the built-in handler that this load uses; a failure shows again when it is loaded."""
+    for spec in (message.handler, message.runtime):
+        if spec in formats.FRAMEWORKS:
+            try:
+                _handler_type(spec)
+            except Exception:  # noqa: BLE001 - the load raises it again, where it is answered
+                return
+
+
 def _built_in_of(message: Load) -> str | None:
     """Return the built-in handler that is to serve by itself, if that is what the message says."""
     if message.handler:

@@ -85,6 +85,7 @@ class Worker:
     # --- loads -----------------------------------------------------------------------------
 
     def load(self, message: Load) -> None:
+        loader.import_built_in(message)  # the image's share, not the model's: before the grant counts
         before = process.anonymous_bytes()
         process.reset_peak()
         resident = process.status_bytes("VmRSS")
@@ -94,7 +95,8 @@ class Worker:
         try:
             self._limit(message.grant_bytes)
             model = loader.load(message, self.environ)
-        except BaseException as error:  # the border to people's code: exit() is one of its answers too
+        except BaseException as error:  # noqa: BLE001 - people's code: exit() is one of its answers too
+            process.limit_data(None)  # the report needs memory too
             peak = max(0, process.status_bytes("VmHWM") - resident)
             failure = failures.failure_of(error, message.code_dirs or [message.path], "load")
             failures.log_failure(error, message.model, failure)
@@ -106,6 +108,8 @@ class Worker:
             process.trim_heap()  # the garbage of parsing: 25 → 2 MiB for a 1,000-tree XGBoost JSON
             cost = max(0, process.anonymous_bytes() - before)
             reply = Loaded(message.model, cost, peak, load_ms, model.batches)
+        if isinstance(reply, LoadFailed):
+            _give_back()  # not before: the exception holds what the load had made
         self._limit(message.standing_bytes)
         self.streams.flush()
         self.send(reply)
@@ -122,8 +126,7 @@ class Worker:
         if model is not None:
             model.close()
             del model
-        gc.collect()  # cheap: what the template held is frozen
-        process.trim_heap()
+        _give_back()
         self.streams.flush()
         self.send(Unloaded(message.model))
 
@@ -152,7 +155,7 @@ class Worker:
         model = self.models[message.model]
         try:
             return model(requests, message.alone)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - people's code
             return [error] * len(requests)
 
     def _reply(self, message: Invoke, result: loader.Result) -> tuple[Reply, bytes, bool]:
@@ -160,7 +163,7 @@ class Worker:
             try:
                 body = _whole(result.body)
                 return Reply(result.status, _headers(result), len(body), None, result.reason), body, False
-            except BaseException as error:  # a generator is people's code too
+            except BaseException as error:  # noqa: BLE001 - a generator is people's code too
                 result = error
         failure = self._failure(message, result)
         return Reply(failure.status, [], 0, failure), b"", bool(getattr(result, "fatal", False))
@@ -189,7 +192,7 @@ class Worker:
                 self.send(StreamStart(result.status, _headers(result), result.reason))
         except BrokenPipeError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - people's code
             failure = self._failure(message, error)
         close = getattr(result.body, "close", None)
         if close:
@@ -275,7 +278,7 @@ def become(channel: int, log: int, environ: Mapping[str, str]) -> NoReturn:
         Worker(socket.socket(fileno=CHANNEL), environ, streams).run()
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server has gone
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the border of the process
         _log.exception("The worker's loop failed.")
         code = 70  # EX_SOFTWARE of sysexits.h
     leave(code)
@@ -289,6 +292,14 @@ def leave(code: int) -> NoReturn:
         except OSError:
             pass
     os._exit(code)
+
+
+def _give_back() -> None:
+    """Return freed memory to the kernel and the device; cheap, because what the template held is frozen."""
+    gc.collect()
+    process.trim_heap()
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _set_threads(environ: Mapping[str, str]) -> None:

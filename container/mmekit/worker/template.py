@@ -34,7 +34,7 @@ def preload(modules: list[str]) -> None:
     for name in modules:
         try:
             module = importlib.import_module(name)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the module may be people's
             _log.exception("The template cannot import %s; workers will try when a model needs it.", name)
             continue
         for value in list(vars(module).values()):
@@ -42,7 +42,7 @@ def preload(modules: list[str]) -> None:
             if isinstance(value, type) and value.__module__ == name and callable(warm_up):
                 try:
                     warm_up()
-                except Exception:
+                except Exception:  # noqa: BLE001 - as above
                     _log.exception("%s.%s cannot make its first prediction.", name, value.__name__)
 
 

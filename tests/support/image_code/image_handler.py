@@ -6,6 +6,7 @@ Models without code of their own share workers; this makes any of them echo, sle
 import ctypes
 import json
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -38,7 +39,7 @@ def do_facts(rest, context):
         "target": context.get_request_header(0, "X-Amzn-SageMaker-Target-Model"),
         "omp": os.environ.get("OMP_NUM_THREADS"),
         "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")),
-        "oom_score_adj": int(open("/proc/self/oom_score_adj").read()),
+        "oom_score_adj": int(pathlib.Path("/proc/self/oom_score_adj").read_text()),
         "tasks": len(os.listdir("/proc/self/task")),
     }
     return json.dumps(facts)
