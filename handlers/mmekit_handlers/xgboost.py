@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -76,13 +77,17 @@ class XGBoostHandler(Handler):
 
     @classmethod
     def warm_up(cls) -> None:
-        """Train, save, load and predict with a booster of one tree, on one thread."""
+        """Train, save, load and predict with a booster of one tree, on one thread; then fail once."""
         rows = np.array([[0.0, 1.0], [1.0, 0.0]])
         with xgb.config_context(nthread=1):
             matrix = xgb.DMatrix(rows, np.array([0.0, 1.0]), nthread=1)
             trained = xgb.train({"nthread": 1, "max_depth": 1}, matrix, 1)
             loaded = LoadedBooster(xgb.Booster(model_file=trained.save_raw("ubj")), "warm-up")
             Ensemble([loaded], threads=1).predict(rows)
+            # The first error takes thread-local memory for itself, and the C library aborts the process when
+            # there is none: so the first one is made here, not when a load hits its memory limit.
+            with suppress(xgb.core.XGBoostError):
+                xgb.Booster(model_file=bytearray(b'{"learner":'))
 
     def model_fn(self, model_dir: str) -> xgb.Booster | list[xgb.Booster]:
         """Load the model: a Booster, or a list of them where there are several files."""

@@ -195,6 +195,7 @@ class Fleet:
         self._oom_kills = readings.oom_kills()
         self._refilling: asyncio.Task[None] | None = None
         self._wants_spare = True
+        self._came_up = False
         self._closed = False
 
     # --- start and stop ---------------------------------------------------------------------
@@ -205,8 +206,8 @@ class Fleet:
 
     @property
     def ready(self) -> bool:
-        """Whether a worker can be had at once: the template is warm and a worker came up."""
-        return self.template.ready.is_set() and (self.spare is not None or bool(self.workers))
+        """Whether a worker can be had: the template is warm, and a worker has come up before."""
+        return self.template.ready.is_set() and self._came_up
 
     async def close(self, timeout_s: float) -> None:
         """End all workers: those between calls leave by themselves, the rest is killed in the end."""
@@ -334,6 +335,7 @@ class Fleet:
         except asyncio.TimeoutError:
             worker.end(WorkerDied("The worker did not come up in time."))
             raise WorkerDied(f"A new worker did not answer within {_START_TIMEOUT_S:.0f} s.") from None
+        self._came_up = True
         self.readings.watch(worker.pid, 0 if exec_fresh else worker.baseline_bytes)
         return worker
 

@@ -157,11 +157,9 @@ class Registry:
         model appear twice or vanish. A plain number is taken as MMS's token, an offset. A limit
         that is no number from 1 to 100 means 100 (MMS: ManagementRequestHandler).
         """
-        size = (
-            int(limit)
-            if limit and limit.isascii() and limit.isdigit() and 0 < int(limit) <= PAGE_SIZE
-            else PAGE_SIZE
-        )
+        size = _whole(limit)
+        if not 0 < size <= PAGE_SIZE:
+            size = PAGE_SIZE
         names = sorted(name for name, model in self.models.items() if model.state is State.READY)
         rest = names[_start(names, token) :]
         next_token = _token(rest[size - 1]) if len(rest) > size else None
@@ -197,6 +195,13 @@ def _how(model: Model) -> str:
     return f" (it is {model.state.value} at the moment)"
 
 
+def _whole(text: str | None) -> int:
+    """Return a whole number, cut at a million (longer ones cost more than they say); -1 for other texts."""
+    if not text or not text.isascii() or not text.isdigit():
+        return -1
+    return int(text) if len(text) < 7 else 1_000_000
+
+
 def _token(name: str) -> str:
     return "after-" + base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
@@ -205,8 +210,8 @@ def _start(names: list[str], token: str | None) -> int:
     """Return the index a page starts at. Raises BadRequest for a token no page ever gave."""
     if not token:
         return 0
-    if token.isascii() and token.isdigit():
-        return int(token)
+    if (offset := _whole(token)) >= 0:
+        return offset
     try:
         if not token.startswith("after-"):
             raise ValueError

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from mmekit import artifact, process
+from mmekit import artifact
 from mmekit.config import Config
 from mmekit.errors import MmekitError, ModelLoadError, NotStarted, OutOfResources, WorkerDied
 from mmekit.server.capacity import descriptor_headroom, pids_headroom
@@ -137,7 +137,6 @@ class Residency:
         assert isinstance(reply, Loaded)
         self.memory.settle(grant, reply.cost_bytes)
         self._grants[model.name, worker.number] = grant
-        worker.anon_bytes = process.anonymous_bytes(worker.pid)
         self.estimator.loaded(model.subject, reply.peak_bytes, reply.load_ms)
         model.loaded(reply.batches, reply.cost_bytes, reply.load_ms)
 

@@ -160,9 +160,15 @@ def _own_bytes(fd: int, baseline_bytes: int) -> int:
 class MemorySource:
     """What bounds this server's memory; made by ``find_memory``."""
 
-    def __init__(self, ceilings: Sequence[Ceiling], processes: ProcessesCeiling | None = None) -> None:
+    def __init__(
+        self,
+        ceilings: Sequence[Ceiling],
+        processes: ProcessesCeiling | None = None,
+        kills_fd: int | None = None,
+    ) -> None:
         self._ceilings = ceilings
         self._processes = processes
+        self._kills_fd = kills_fd
 
     @property
     def limit_bytes(self) -> int:
@@ -187,10 +193,19 @@ class MemorySource:
         if self._processes is not None:
             self._processes.forget(pid)
 
+    def oom_kills(self) -> int:
+        """Return how many processes of this group the kernel has ended for memory; 0 without a group."""
+        if self._kills_fd is None:
+            return 0
+        return int(_counters(os.pread(self._kills_fd, 4096, 0)).get(b"oom_kill", 0))
+
     def close(self) -> None:
         """Close the files that are kept open."""
         for ceiling in self._ceilings:
             ceiling.close()
+        if self._kills_fd is not None:
+            os.close(self._kills_fd)
+            self._kills_fd = None
 
 
 def _quick(ceiling: Ceiling) -> Reading:
@@ -230,7 +245,19 @@ def find_memory(
             "no memory limit was found: no cgroup sets one, and /proc/meminfo has no MemTotal and "
             f"MemAvailable. Mount /proc, or set {setting_name}."
         )
-    return MemorySource(ceilings, processes)
+    return MemorySource(ceilings, processes, _open_kills(hierarchy) if hierarchy is not None else None)
+
+
+#: Which file counts the kernel's kills (cgroup-v1/memory.rst, cgroup-v2.rst). Both count a victim at
+#: its own group, whichever level's limit it was; server and workers are in the same one.
+_KILLS_FILES = {1: "memory.oom_control", 2: "memory.events"}
+
+
+def _open_kills(hierarchy: Hierarchy) -> int | None:
+    try:
+        return _open(hierarchy.levels[0] / _KILLS_FILES[hierarchy.version])
+    except OSError:
+        return None  # a v2 root has none
 
 
 def _machine_bytes(root: Path) -> int | None:

@@ -54,6 +54,9 @@ _RECEIVE_BYTES = 65536
 #: A streamed part is cut into frames of at most this, so that the server's loop is never held long.
 _PART_BYTES = 256 * 1024
 
+#: Headers that the server writes; what a handler sets them to is dropped, as MMS overwrites it.
+_SERVERS_HEADERS = frozenset({"connection", "content-length", "date", "transfer-encoding", "x-request-id"})
+
 
 class Worker:
     """Holds models by name and answers the server's messages, one after the other."""
@@ -252,7 +255,11 @@ def _whole(body: bytes | Iterator[bytes | str]) -> bytes:
 
 def _headers(result: loader.Result) -> Headers:
     assert not isinstance(result, BaseException)
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in result.headers]
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in result.headers
+        if name.lower() not in _SERVERS_HEADERS
+    ]
     if result.content_type is not None:
         headers.insert(0, (b"content-type", result.content_type.encode("latin-1")))
     return headers

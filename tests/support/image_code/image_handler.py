@@ -119,3 +119,12 @@ def do_children(rest, context):
 
     child = subprocess.Popen(["sleep", "300"])
     return str(child.pid)
+
+
+def do_headers(rest, context):
+    return json.dumps({name.lower(): value for name, value in context.get_all_request_header(0).items()})
+
+
+def do_status(rest, context):
+    context.set_response_status(int(rest), "as asked", 0)
+    return "with a status"
