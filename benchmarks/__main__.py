@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,47 +29,61 @@ _RESULTS = Path(__file__).parent / "results" / "latest.json"
 _MARKS = ("<!-- results: python -m benchmarks report --into -->", "<!-- end of results -->")
 
 
-@click.group()
-def main() -> None:
-    """Measure mmekit beside the in-process limit and Multi Model Server."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Measure mmekit beside the in-process limit and Multi Model Server. Without a command: run."""
+    if context.invoked_subcommand is None:
+        context.invoke(run)
 
 
 @main.command()
 @click.option("--suite", "suites", multiple=True, type=click.Choice(list(SUITES)), help="Default: all.")
 @click.option("--server", "servers", multiple=True, type=click.Choice(list(SERVERS)), help="Default: all.")
+@click.option("--model", "models", multiple=True, type=click.Choice(FULL.models), help="Default: all.")
 @click.option("--quick", is_flag=True, help="A few minutes, to see that it works; the figures mean little.")
 @click.option("--out", type=click.Path(path_type=Path), default=_RESULTS, show_default=True)
 @click.option("--keep", is_flag=True, help="Keep models and the servers' logs, and say where.")
-def run(suites: tuple[str, ...], servers: tuple[str, ...], quick: bool, out: Path, keep: bool) -> None:
+@click.option("--allow-editable", is_flag=True, help="Measure an editable install, to try the harness.")
+def run(
+    suites: tuple[str, ...],
+    servers: tuple[str, ...],
+    models: tuple[str, ...],
+    quick: bool,
+    out: Path,
+    keep: bool,
+    allow_editable: bool,
+) -> None:
     """Run suites and write a results file.
 
     \b
-    python -m benchmarks run
-    python -m benchmarks run --quick --suite warm --server mmekit --server inline
+    make bench
+    make bench ARGS="run --quick --suite warm --server mmekit --server inline"
     """
     # Leave by the same way as Ctrl-C: every server is ended.
     signal.signal(signal.SIGTERM, _interrupt)
+    chosen = list(servers or SERVERS)
+    plan = QUICK if quick else FULL
+    if models:
+        plan = replace(plan, models=models)
     try:
         require_wrk()
-        python = environments.native_python()
-        chosen = list(servers or SERVERS)
-        versions = environments.versions(python)
-        if "mms" in chosen:
-            versions |= environments.versions(environments.mms_python())
+        with_mms = any(name.startswith("mms") for name in chosen)
+        installations = environments.prepare(with_mms, allow_editable)
     except (LoadFailed, environments.EnvironmentFailed) as error:
         raise click.ClickException(str(error)) from None
     command = "python -m benchmarks " + shlex.join(sys.argv[1:])
     about: dict[str, Any] = {
         "command": command,
         "machine": machine(),
-        "versions": versions,
+        "versions": environments.versions(installations),
         "memory_from": _memory_from(),
     }
     results = Results(about)
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="mmekit-bench-"))
     try:
-        bench = Bench(QUICK if quick else FULL, folder, results, chosen)
+        bench = Bench(plan, folder, results, chosen, installations)
         for name in suites or SUITES:
             click.secho(f"{name} ({(time.monotonic() - started) / 60:.1f} min)", bold=True)
             _run_suite(bench, name)

@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import click
 
+from benchmarks.environments import Installations
 from benchmarks.load import LoadFailed, LoadResult, Target, wrk
 from benchmarks.models import Model, ModelStore
 from benchmarks.results import Key, Results
-from benchmarks.servers import SERVERS, Server, invoke_target
+from benchmarks.servers import SERVERS, LeanMultiModelServer, Server, invoke_target
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 Item = TypeVar("Item")
@@ -71,8 +72,16 @@ QUICK = Plan(
 class Bench:
     """What a suite is given."""
 
-    def __init__(self, plan: Plan, folder: Path, results: Results, servers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        results: Results,
+        servers: Sequence[str],
+        installations: Installations,
+    ) -> None:
         self.plan = plan
+        self.installations = installations
         self.results = results
         self.store = ModelStore(folder / "models")
         self._folder = folder
@@ -82,9 +91,10 @@ class Bench:
     def say(self, text: str) -> None:
         click.echo(f"  {text}")
 
-    def kinds(self) -> list[type[Server]]:
-        """Return the servers to compare."""
-        return [SERVERS[name] for name in self._servers]
+    def kinds(self, lean: bool = True) -> list[type[Server]]:
+        """Return the servers to compare; ``lean`` False where MMS's handler makes no difference."""
+        kinds = [SERVERS[name] for name in self._servers]
+        return [kind for kind in kinds if lean or kind is not LeanMultiModelServer]
 
     def wants(self, kind: type[Server]) -> bool:
         return kind.name in self._servers
@@ -94,7 +104,7 @@ class Bench:
     ) -> AnyServer:
         """Start a server that ends with ``stack``."""
         self._started += 1
-        server = kind(self._folder / f"{kind.name}-{self._started}", environ)
+        server = kind(self.installations, self._folder / f"{kind.name}-{self._started}", environ)
         stack.enter_context(server)
         return server
 

@@ -1,75 +1,51 @@
-"""The two installations that are measured, made when they are missing or when sources changed.
+"""The installations that are measured.
 
-``.venv``: mmekit as people have it, a normal install with byte code compiled (an editable one
-without byte code imports 4 to 5 times slower). ``.venv-mms``: Multi Model Server, which brings
-the top-level name ``mms`` and so cannot stand beside mmekit; it reads the frameworks of ``.venv``,
-so both servers predict with the same ones.
+mmekit is the one that runs this: a normal install with byte code compiled (`make bench` sees to
+that; an editable one imports without it). Multi Model Server brings the top-level name ``mms`` and
+so cannot stand beside mmekit: it has an environment of its own, made when it is missing, that reads
+this one's frameworks. So both servers predict with the same ones.
 """
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-PROGRAMS = Path(__file__).parent / "programs"
-NATIVE = Path(__file__).parent / ".venv"
-MMS = Path(__file__).parent / ".venv-mms"
+import mmekit
 
-#: The last versions.
+PROGRAMS = Path(__file__).parent / "programs"
+
+_MMS = Path(__file__).parent / ".venv-mms"
+
+#: The last versions of both.
 _MMS_REQUIREMENTS = ("multi-model-server==1.1.11", "sagemaker-inference==1.10.1")
 
-_SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "container", "handlers")
+
+@dataclass(frozen=True)
+class Installations:
+    """The folders with the commands to measure; ``mms`` is None where nothing of it is measured."""
+
+    native: Path
+    mms: Path | None
 
 
 class EnvironmentFailed(Exception):
-    """Raised when an installation could not be made; the text is that of the tool."""
+    """Raised when an installation is not fit to be measured, or could not be made."""
 
 
-def native_python() -> Path:
-    """Return the interpreter of an up-to-date normal install of this checkout."""
-    needs = _digest([ROOT / "setup.py", ROOT / "constraints.txt"])
-    stamp = f"{needs} {_digest(_source_files())}"
-    python = NATIVE / "bin" / "python"
-    found = _stamp(NATIVE)
-    if found == stamp:
-        return python
-    _make_venv(NATIVE)
-    with tempfile.TemporaryDirectory() as folder:
-        # A copy: setuptools keeps removed modules in the build/ folder of a source tree.
-        source = Path(folder) / "source"
-        _copy_sources(source)
-        constraints = ["-c", str(ROOT / "constraints.txt")] if (ROOT / "constraints.txt").exists() else []
-        if found is None or not found.startswith(needs):
-            _run(python, "-m", "pip", "install", "-q", *constraints, f"{source}[all]")
-            _compile(NATIVE)
-        # The version does not change between commits, so pip would keep the old code. It compiles.
-        _run(python, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", str(source))
-    _write_stamp(NATIVE, stamp)
-    return python
-
-
-def mms_python() -> Path:
-    """Return the interpreter that has Multi Model Server; raises where Java is missing."""
-    if shutil.which("java") is None:
-        raise EnvironmentFailed("Multi Model Server needs Java: apt-get install default-jre-headless")
-    stamp = f"{_MMS_REQUIREMENTS} {sys.version}"
-    python = MMS / "bin" / "python"
-    if _stamp(MMS) == stamp:
-        return python
-    _make_venv(MMS)
-    _run(python, "-m", "pip", "install", "-q", *_MMS_REQUIREMENTS)
-    packages = next(MMS.glob("lib/python*/site-packages"))
-    shared = next(NATIVE.glob("lib/python*/site-packages"))
-    (packages / "frameworks.pth").write_text(f"{shared}\n")
-    _compile(MMS)
-    _write_stamp(MMS, stamp)
-    return python
+def prepare(with_mms: bool, allow_editable: bool) -> Installations:
+    """Check the install that runs this, make that of MMS where it is wanted; raise ``EnvironmentFailed``."""
+    if not allow_editable:
+        _check_install()
+    native = Path(sys.executable).parent
+    if not (native / "mmekit").exists():
+        raise EnvironmentFailed(f"{native} has no command mmekit; run this with `make bench`.")
+    return Installations(native, _mms() if with_mms else None)
 
 
 def clean_environ() -> dict[str, str]:
@@ -81,67 +57,59 @@ def clean_environ() -> dict[str, str]:
     }
 
 
-def versions(python: Path) -> dict[str, str]:
+def versions(installations: Installations) -> dict[str, str]:
     """Return the versions of Python and of the packages that matter to the figures."""
+    folders = [installations.native, installations.mms]
+    found = [_versions(folder / "python") for folder in folders if folder is not None]
+    return {name: version for each in reversed(found) for name, version in each.items()}
+
+
+def _check_install() -> None:
+    file = Path(mmekit.__file__)
+    if "site-packages" not in file.parts:
+        raise EnvironmentFailed(
+            f"mmekit is imported from {file.parent}, an editable install; measure a normal one with "
+            f"`make bench`, or say --allow-editable."
+        )
+    if not Path(importlib.util.cache_from_source(str(file))).exists():
+        raise EnvironmentFailed(f"{file.parent} has no byte code; run `python -m compileall {file.parent}`.")
+
+
+def _mms() -> Path:
+    if shutil.which("java") is None:
+        raise EnvironmentFailed("Multi Model Server needs Java: apt-get install default-jre-headless")
+    numpy = importlib.util.find_spec("numpy")
+    if numpy is None or numpy.origin is None:
+        raise EnvironmentFailed("The frameworks are not installed; run this with `make bench`.")
+    frameworks = Path(numpy.origin).parent.parent
+    stamp = _MMS / "made-for"
+    made_for = f"{_MMS_REQUIREMENTS} {frameworks} {sys.version}"
+    if stamp.exists() and stamp.read_text() == made_for:
+        return _MMS / "bin"
+    _run(sys.executable, "-m", "venv", "--clear", str(_MMS))
+    python = str(_MMS / "bin" / "python")
+    _run(python, "-m", "pip", "install", "--quiet", *_MMS_REQUIREMENTS)
+    packages = next(_MMS.glob("lib/python*/site-packages"))
+    (packages / "frameworks.pth").write_text(f"{frameworks}\n")
+    stamp.write_text(made_for)
+    return _MMS / "bin"
+
+
+def _versions(python: Path) -> dict[str, str]:
     code = (
         "import importlib.metadata as m, platform;"
         "print('python', platform.python_version());"
-        "[print(d.metadata['Name'].lower(), d.version) for d in m.distributions()]"
+        "[print(d.metadata['Name'].lower().replace('_', '-'), d.version) for d in m.distributions()]"
     )
     output = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
     found = dict(line.split(" ", 1) for line in output.splitlines())
     names = ("python", "mmekit", "uvloop", "httptools", "numpy", "scikit-learn", "xgboost-cpu", "torch")
-    mms = ("multi-model-server", "sagemaker-inference", "sagemaker_inference")
+    mms = ("multi-model-server", "sagemaker-inference")
     return {name: found[name] for name in (*names, *mms) if name in found}
 
 
-def _make_venv(folder: Path) -> None:
-    if not (folder / "bin" / "python").exists():
-        _run(Path(sys.executable), "-m", "venv", str(folder))
-
-
-def _source_files() -> list[Path]:
-    files = [ROOT / "constraints.txt"]
-    for name in _SOURCES:
-        path = ROOT / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return [path for path in files if path.exists()]
-
-
-def _copy_sources(target: Path) -> None:
-    target.mkdir()
-    for name in _SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        elif source.exists():
-            shutil.copy(source, target / name)
-
-
-def _digest(files: list[Path]) -> str:
-    digest = hashlib.sha256(sys.version.encode())
-    for path in files:
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _compile(venv: Path) -> None:
-    # Some packages ship files that are not Python 3; nobody imports those.
-    python = venv / "bin" / "python"
-    subprocess.run([python, "-m", "compileall", "-q", "-j0", str(venv / "lib")], capture_output=True)
-
-
-def _stamp(venv: Path) -> str | None:
-    path = venv / "bench-stamp"
-    return path.read_text() if path.exists() else None
-
-
-def _write_stamp(venv: Path, stamp: str) -> None:
-    (venv / "bench-stamp").write_text(stamp)
-
-
-def _run(*command: Path | str) -> None:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        text = " ".join(str(part) for part in command)
+        text = " ".join(command)
         raise EnvironmentFailed(f"{text} ended with {done.returncode}:\n{done.stderr[-2000:]}")

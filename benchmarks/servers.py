@@ -9,13 +9,17 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from benchmarks import environments
+from benchmarks.environments import Installations
 from benchmarks.load import Target
 from benchmarks.models import Model
 from benchmarks.processes import ProcessGroup, command_line
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
 
 _START_TIMEOUT_S = 120
 
@@ -29,7 +33,10 @@ class Server:
 
     name: ClassVar[str]
 
-    def __init__(self, folder: Path, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, installations: Installations, folder: Path, environ: dict[str, str] | None = None
+    ) -> None:
+        self._installations = installations
         self._folder = folder
         self._environ = environ or {}
         self.port = _free_port()
@@ -140,7 +147,7 @@ class Native(Server):
     name = "mmekit"
 
     def command(self) -> list[str]:
-        return [str(environments.NATIVE / "bin" / "mmekit"), "serve"]
+        return [str(self._installations.native / "mmekit"), "serve"]
 
     def environ(self) -> dict[str, str]:
         return {
@@ -164,7 +171,7 @@ class Inline(Server):
     name = "inline"
 
     def command(self) -> list[str]:
-        python = environments.NATIVE / "bin" / "python"
+        python = self._installations.native / "python"
         return [str(python), str(environments.PROGRAMS / "inline_server.py"), str(self.port)]
 
 
@@ -177,7 +184,8 @@ class MultiModelServer(Server):
     def command(self) -> list[str]:
         config = self._folder / "config.properties"
         config.write_text(_MMS_CONFIG.format(port=self.port, handler=environments.PROGRAMS / self.handler))
-        server = environments.MMS / "bin" / "multi-model-server"
+        assert self._installations.mms is not None
+        server = self._installations.mms / "multi-model-server"
         return [str(server), "--start", "--foreground", "--mms-config", str(config)]
 
     def environ(self) -> dict[str, str]:

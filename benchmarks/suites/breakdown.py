@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 
 from benchmarks import environments
 from benchmarks.bench import Bench
@@ -26,13 +27,13 @@ def breakdown(bench: Bench) -> None:
         for number in range(bench.plan.rounds):
             bench.say(f"round {number + 1} of {bench.plan.rounds}")
             for model in models:
-                for step, value in _in_process(model).items():
+                for step, value in _in_process(model, bench.installations.native / "python").items():
                     bench.record("breakdown", model.name, step, "p50", "µs", number, value)
                 for server in servers:
                     bench.measure("breakdown", model.name, server, [invoke_target(model)], 1, number)
 
 
-def _in_process(model: Model) -> dict[str, float]:
+def _in_process(model: Model, python: Path) -> dict[str, float]:
     settings = {
         "folder": str(model.folder),
         "handler": model.handler,
@@ -40,7 +41,7 @@ def _in_process(model: Model) -> dict[str, float]:
         "body": model.body.decode(),
     }
     done = subprocess.run(
-        [environments.NATIVE / "bin" / "python", _PROGRAM],
+        [python, _PROGRAM],
         input=json.dumps(settings),
         env={**environments.clean_environ(), "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -28,7 +28,7 @@ _CASES = (
 def loads(bench: Bench) -> None:
     """Load and first prediction of one model after the other, all kept; MMS loads fewer, being slow."""
     with ExitStack() as stack:
-        servers: list[Server] = [bench.start(stack, kind) for kind in bench.kinds()]
+        servers: list[Server] = [bench.start(stack, kind) for kind in bench.kinds(lean=False)]
         copies = {case: bench.store.copies(kind, bench.plan.loads) for case, kind in _CASES}
         for number in range(bench.plan.loads):
             if number % 10 == 0:

@@ -57,7 +57,7 @@ def zipf(bench: Bench) -> None:
 def ping(bench: Bench) -> None:
     """/ping every 5 ms while 32 connections keep one model busy."""
     with ExitStack() as stack:
-        servers: list[Server] = [bench.start(stack, kind) for kind in bench.kinds()]
+        servers: list[Server] = [bench.start(stack, kind) for kind in bench.kinds(lean=False)]
         for name in ("xgboost", "forest"):
             if name not in bench.plan.models:
                 continue

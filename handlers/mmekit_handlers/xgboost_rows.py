@@ -105,7 +105,10 @@ def label_size(media: MediaType) -> int:
 
 
 def as_csr(rows: SparseRows, features: int) -> Any:
-    return scipy.sparse.csr_matrix((rows.values, rows.columns, rows.starts), shape=(len(rows), features))
+    """Return the rows as a matrix of ``features`` columns."""
+    # int32 is what scipy would turn the indices into, after looking at each.
+    columns, starts = rows.columns.astype(np.int32), rows.starts.astype(np.int32)
+    return scipy.sparse.csr_matrix((rows.values, columns, starts), shape=(len(rows), features))
 
 
 def as_dmatrix(rows: Table | SparseRows, first_index: int | None) -> xgb.DMatrix:

@@ -53,6 +53,22 @@ def test_a_row_may_have_no_label_or_no_values() -> None:
     assert rows_of(b"1\n0 1:2\n\n1") == [{}, {1: 2.0}, {}, {}]
 
 
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        (b"1 0:1 2:3", {0: 1.0, 2: 3.0}),
+        (b"1  0:1\t2:3 ", {0: 1.0, 2: 3.0}),
+        (b"+1 0:+1 002:03", {0: 1.0, 2: 3.0}),
+        (b"1 0:1. 2:.5", {0: 1.0, 2: 0.5}),
+        (b"1 0:1e3 2:1E-3", {0: 1000.0, 2: 0.001}),
+        (b"1 0:9007199254740993 2:-0", {0: 9007199254740992.0, 2: 0.0}),
+        (b"1 0:123456789012345678901234567890", {0: 1.2345678901234568e29}),
+    ],
+)
+def test_numbers_may_be_written_in_any_usual_way(line: bytes, row: dict[int, float]) -> None:
+    assert rows_of(line) == [row]
+
+
 def test_a_value_may_be_nan() -> None:
     assert math.isnan(rows_of(b"0:nan")[0][0])
 

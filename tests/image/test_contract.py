@@ -194,7 +194,7 @@ def test_a_full_container_answers_507_and_goes_on_when_models_are_unloaded(
     for name in (names[0], names[-1]):
         assert container.invoke(name, big.csv).numbers() == pytest.approx(big.expected)
 
-    for name in names[:2]:
+    for name in names[:3]:
         assert container.unload(name).status == 200
     assert container.load("again", big.url).status == 200
     assert container.invoke("again", big.csv).numbers() == pytest.approx(big.expected)

@@ -86,8 +86,9 @@ def gpu_packages() -> dict[str, str]:
     environ = {name: value for name, value in os.environ.items() if name != "UV_FIND_LINKS"}
     options = ["--no-header", "--no-annotate", "--no-config", "--only-binary", ":all:"]
     target = ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
+    command = ["uv", "pip", "compile", *options, *target, "--constraint", "constraints.txt", "-"]
     done = subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "compile", *options, *target, "--constraint", "constraints.txt", "-"],
+        [sys.executable, "-m", *command],
         input="\n".join(wanted),
         capture_output=True,
         text=True,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
 
-from tests.support.server import Answer, Server, image_environ, plain_model
+from tests.support.server import MODELS, Answer, Server, image_environ, plain_model, until
 
 NO_ROUTE = "Requested resource is not found, please refer to API document."
 NO_METHOD = "Requested method is not allowed, please refer to API document."
@@ -97,16 +97,15 @@ def test_a_name_that_is_taken_is_refused_with_409(server: Server, model: str, fo
 
 
 def test_a_second_load_of_a_name_is_refused_while_the_first_still_runs(server: Server) -> None:
-    from tests.support.server import MODELS, until
-
     first = server.later(server.load, "slow", MODELS / "slow_load")
-    second = until(lambda: (a := server.load("slow", MODELS / "slow_load")).status == 409 and a)
-    assert second.message == "Model slow is already registered (it is loading at the moment)."
-    assert not first.done()
-    early = server.invoke("slow", b"")
+    early = until(lambda: (a := server.invoke("slow", b"")) and "loading" in a.text and a)
     assert early.message == "Model not found: slow (it is loading at the moment)"
+    second = server.load("slow", MODELS / "slow_load")
+    message = is_error(second, 409, "ConflictStatusException")
+    assert message == "Model slow is already registered (it is loading at the moment)."
     assert server.unload("slow").status == 404
     assert "slow" not in server.models()
+    assert not first.done()
     assert first.result().status == 200
     assert server.invoke("slow", b"").text == "slow"
     assert server.unload("slow").status == 200
@@ -119,7 +118,9 @@ def test_two_names_may_share_one_folder(server: Server, model: str, folder: Path
 
 
 def test_models_can_be_loaded_by_query_string_as_mms_takes_them(server: Server, folder: Path) -> None:
-    query = urlencode({"model_name": "by query", "url": str(folder), "batch_size": "2", "max_batch_delay": ""})
+    query = urlencode(
+        {"model_name": "by query", "url": str(folder), "batch_size": "2", "max_batch_delay": ""}
+    )
     assert server.request("POST", f"/models?{query}").json == {"status": "Workers scaled"}
     assert server.get("/models/by%20query").json["batchSize"] == 2
     assert server.unload("by%20query").status == 200
@@ -135,9 +136,7 @@ def test_json_loads_may_carry_parameters_of_the_media_type(
     assert server.unload("typed").status == 200
 
 
-def test_describe_gives_the_contracts_two_fields_and_those_of_mms(
-    server: Server, folder: Path
-) -> None:
+def test_describe_gives_the_contracts_two_fields_and_those_of_mms(server: Server, folder: Path) -> None:
     assert server.load("d", folder, batch_size=3, max_batch_delay=7).status == 200
     described = server.get("/models/d").json
     workers = described.pop("workers")
@@ -209,8 +208,6 @@ def test_the_target_model_is_in_the_log_of_the_load(server: Server, folder: Path
     headers = {"Content-Type": "application/json", "X-Amzn-SageMaker-Target-Model": "team/churn-7.tar.gz"}
     assert server.request("POST", "/models", body, headers).status == 200
     assert server.unload("logged").status == 200
-    from tests.support.server import until
-
     (line,) = until(lambda: [line for line in server.logged("Loaded logged") if line.get("target")])
     assert (line["model"], line["target"]) == ("logged", "team/churn-7.tar.gz")
 
@@ -243,7 +240,9 @@ def test_status_and_phrase_of_the_handler_come_back(server: Server, model: str) 
     assert (answer.status, answer.text) == (418, "with a status")
 
 
-@pytest.mark.parametrize("name", ["Content-Length", "Connection", "Transfer-Encoding", "X-Request-Id", "Date"])
+@pytest.mark.parametrize(
+    "name", ["Content-Length", "Connection", "Transfer-Encoding", "X-Request-Id", "Date"]
+)
 def test_headers_that_are_the_servers_cannot_be_set_by_a_handler(
     server: Server, model: str, name: str
 ) -> None:
@@ -408,7 +407,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def count(listed: Server) -> Iterator[object]:
+def count(listed: Server) -> Callable[[int], list[str]]:
     """Call it with how many models there shall be; they are named m000 … in order."""
 
     def load(number: int) -> list[str]:
@@ -420,16 +419,16 @@ def count(listed: Server) -> Iterator[object]:
             call.result()
         return names
 
-    yield load
+    return load
 
 
 @pytest.mark.parametrize(
     ("number", "sizes"), [(0, [0]), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])]
 )
 def test_pages_hold_a_hundred_and_the_last_has_no_token(
-    listed: Server, count: object, number: int, sizes: list[int]
+    listed: Server, count: Callable[[int], list[str]], number: int, sizes: list[int]
 ) -> None:
-    names = count(number)  # type: ignore[operator]
+    names = count(number)
     pages = Pages(listed)
     assert pages.names() == names
     assert pages.sizes == sizes
@@ -453,21 +452,23 @@ def test_pages_hold_a_hundred_and_the_last_has_no_token(
     ],
 )
 def test_a_limit_outside_1_to_100_means_100(
-    listed: Server, count: object, limit: str, sizes: list[int]
+    listed: Server, count: Callable[[int], list[str]], limit: str, sizes: list[int]
 ) -> None:
-    names = count(10)  # type: ignore[operator]
+    names = count(10)
     pages = Pages(listed, limit=limit)
     assert pages.names() == names
     assert pages.sizes == sizes
 
 
-def test_the_first_of_equal_parameters_counts(listed: Server, count: object) -> None:
-    count(10)  # type: ignore[operator]
+def test_the_first_of_equal_parameters_counts(listed: Server, count: Callable[[int], list[str]]) -> None:
+    count(10)
     assert len(listed.get("/models?limit=3&limit=4").json["models"]) == 3
 
 
-def test_loads_and_unloads_between_pages_lose_and_repeat_nothing(listed: Server, count: object) -> None:
-    names = count(12)  # type: ignore[operator]
+def test_loads_and_unloads_between_pages_lose_and_repeat_nothing(
+    listed: Server, count: Callable[[int], list[str]]
+) -> None:
+    names = count(12)
     between = {
         1: [("unload", "m001"), ("unload", "m003"), ("load", "a-new-one-before"), ("unload", "m004")],
         2: [("load", "m000-again"), ("load", "z-new-one-after"), ("unload", "m011")],
@@ -483,8 +484,10 @@ def test_loads_and_unloads_between_pages_lose_and_repeat_nothing(listed: Server,
     assert names[0] in found
 
 
-def test_a_token_of_a_page_whose_last_model_has_gone_goes_on_behind_it(listed: Server, count: object) -> None:
-    count(10)  # type: ignore[operator]
+def test_a_token_of_a_page_whose_last_model_has_gone_goes_on_behind_it(
+    listed: Server, count: Callable[[int], list[str]]
+) -> None:
+    count(10)
     first = listed.get("/models?limit=3").json
     assert listed.unload("m002").status == 200
     token = first["nextPageToken"]
@@ -492,8 +495,8 @@ def test_a_token_of_a_page_whose_last_model_has_gone_goes_on_behind_it(listed: S
     assert [model["modelName"] for model in rest] == [f"m{i:03d}" for i in range(3, 10)]
 
 
-def test_whole_numbers_are_taken_as_tokens_of_mms(listed: Server, count: object) -> None:
-    names = count(10)  # type: ignore[operator]
+def test_whole_numbers_are_taken_as_tokens_of_mms(listed: Server, count: Callable[[int], list[str]]) -> None:
+    names = count(10)
     page = listed.get("/models?next_page_token=4&limit=3").json
     assert [model["modelName"] for model in page["models"]] == names[4:7]
     assert listed.get("/models?next_page_token=0").json["models"][0]["modelName"] == "m000"

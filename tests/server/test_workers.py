@@ -219,14 +219,16 @@ def test_a_model_whose_code_shadows_what_the_template_imported_gets_its_own_copy
 def test_a_fresh_worker_looks_like_a_forked_one(tmp_path: Path) -> None:
     modules = module(tmp_path / "lib", "pricing", "")
     expression = (
-        "[os.getppid(), sorted(int(n) for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')),"
-        " os.getsid(0) == os.getpid(), int(open('/proc/self/oom_score_adj').read()), os.environ['OMP_NUM_THREADS']]"
+        "[os.getppid(), os.getsid(0) == os.getpid(), int(open('/proc/self/oom_score_adj').read()), "
+        "os.environ['OMP_NUM_THREADS']]"
     )
     with looking_server(tmp_path, [], modules, MMEKIT_PRELOAD="pricing", OMP_NUM_THREADS="2") as server:
         _load(server, "fresh", code_model(tmp_path, "fresh", pricing=""))
         _load(server, "forked", code_model(tmp_path, "forked"))
         assert look(server, "fresh", expression) == look(server, "forked", expression)
-        assert look(server, "fresh", expression) == [server.pid, [0, 1, 2, 3], True, 1000, "2"]
+        assert look(server, "fresh", expression) == [server.pid, True, 1000, "2"]
+        for name in ("fresh", "forked"):
+            assert set(os.listdir(f"/proc/{look(server, name, PID)}/fd")) == {"0", "1", "2", "3"}
 
 
 # --- devices -----------------------------------------------------------------------------------
@@ -343,7 +345,7 @@ def test_without_any_setting_the_built_in_handler_that_knows_the_file_serves(tmp
         _load(server, "m", path)
         answer = server.invoke("m", "1,2,3,4", "text/csv")
         assert answer.status == 200
-        float(answer.text)
+        assert len(answer.json) == 1
 
 
 # --- large bodies ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Looks into the workers of a running server: models that evaluate an expression, and ones made on the spot."""
+"""Looks into the workers of a running server: models that evaluate expressions, models made on the spot."""
 
 from __future__ import annotations
 

@@ -69,8 +69,13 @@ class Dispatcher:
             raise _not_loaded(name, model)
         if model.quarantine:
             raise ServiceUnavailable(model.quarantine, None)
-        model.queue.push(Pending(caller, request_id, headers, body), time.monotonic())
-        self.kick(model)
+        pending = Pending(caller, request_id, headers, body)
+        now = time.monotonic()
+        if not model.queue and (worker := _free_worker(model)):
+            self._run(model, worker, [pending], now)
+        else:
+            model.queue.push(pending, now)
+            self.kick(model)
 
     def kick(self, model: Model) -> None:
         """Start a call of this model on an idle worker that holds it, or let it wait for one."""
@@ -103,7 +108,7 @@ class Dispatcher:
             elif ready_at < chosen_at:
                 chosen, chosen_at = model, ready_at
         if chosen is not None:
-            self._call(chosen, worker, now)
+            self._take(chosen, worker, now)
 
     def _wait_for_company(self, model: Model, delay_s: float) -> None:
         """MMS's max_batch_delay, asked for by the model: come back when its window closes."""
@@ -114,7 +119,7 @@ class Dispatcher:
         model.window = None
         self.kick(model)
 
-    def _call(self, model: Model, worker: Worker, now: float) -> None:
+    def _take(self, model: Model, worker: Worker, now: float) -> None:
         batch = model.queue.take(model.batching)
         if not model.queue:
             worker.waiting.discard(model.name)
@@ -127,6 +132,9 @@ class Dispatcher:
             model.copies_needed_at = now
         else:
             model.backlog_since = None
+        self._run(model, worker, batch, now)
+
+    def _run(self, model: Model, worker: Worker, batch: list[Pending], now: float) -> None:
         model.running += 1
         worker.last_call_at = now
         calls = [Call(pending.request_id, pending.headers, len(pending.body)) for pending in batch]
@@ -138,11 +146,10 @@ class Dispatcher:
 
     # --- ends of calls ---------------------------------------------------------------------------
 
-    def finished(self, model: Model, worker: Worker, job: Job, anon_bytes: int) -> None:
+    def finished(self, model: Model, job: Job) -> None:
         """A call came to its end (from its run)."""
         model.running -= 1
         model.learn(time.monotonic() - job.started_at)
-        worker.anon_bytes = anon_bytes
         self._drained(model)
 
     def lost(self, model: Model, batch: list[Pending], error: MmekitError) -> None:
@@ -224,7 +231,7 @@ class _Run:
 
     def on_message(self, message: Message, body: bytes | bytearray) -> None:
         if isinstance(message, Answer):
-            self.dispatcher.finished(self.model, self.worker, self.job, message.anon_bytes)
+            self.dispatcher.finished(self.model, self.job)
             self._answer(message, body)
             return
         caller = self.batch[0].caller
@@ -234,7 +241,7 @@ class _Run:
         elif isinstance(message, Part):
             self._part(caller, body)
         elif isinstance(message, StreamEnd):
-            self.dispatcher.finished(self.model, self.worker, self.job, message.anon_bytes)
+            self.dispatcher.finished(self.model, self.job)
             error = AnsweredError(message.failure) if message.failure else None
             if self.streaming or error is None:
                 caller.end_stream(error)
@@ -273,6 +280,16 @@ class _Run:
             self.batch[0].caller.end_stream(error)
         else:
             self.dispatcher.lost(self.model, self.batch, error)
+
+
+def _free_worker(model: Model) -> Worker | None:
+    """Return a worker that can run a call of this model at once, when nobody else waits for it."""
+    if model.batching.delay_s:
+        return None
+    for worker in model.workers:
+        if worker.job is None and not worker.waiting and not worker.control and not worker.retiring:
+            return worker
+    return None
 
 
 def _not_loaded(name: str, model: Model | None) -> ModelNotFound:

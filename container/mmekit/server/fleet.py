@@ -29,7 +29,8 @@ _START_TIMEOUT_S = 120.0
 
 
 _KILLED_FOR_MEMORY = (
-    "Worker died. The kernel killed its process because the container had no memory left. Unload other models."
+    "Worker died. The kernel killed its process because the container had no memory left. "
+    "Unload other models."
 )
 
 
@@ -287,8 +288,8 @@ class Fleet:
                 return await self._start(kind, exec_fresh=False)
             except UnsafeFork as error:
                 _log.error(
-                    "%s: forking it would not be safe, so this worker is a fresh process, slower to start and "
-                    "larger. Leave the module that starts a thread at its import out of MMEKIT_PRELOAD.",
+                    "%s: forking it would not be safe, so this worker is a fresh process, slower to start "
+                    "and larger. Leave the module that starts a thread at its import out of MMEKIT_PRELOAD.",
                     error,
                 )
                 return await self._start(kind, exec_fresh=True)

@@ -84,14 +84,14 @@ class Residency:
         Raises ModelLoadError and its like when its code or files fail, OutOfResources when
         something is short that other models hold.
         """
-        for attempt in range(_TRIES):
+        for _ in range(_TRIES - 1):
             try:
                 worker = await self._bring(model)
                 break
             except NotStarted as error:
-                if attempt == _TRIES - 1:
-                    raise
-                _log.info("Load of %s goes to another worker: %s", model.name, error, extra={"model": model.name})
+                _log.info("%s is loaded elsewhere: %s", model.name, error, extra={"model": model.name})
+        else:
+            worker = await self._bring(model)
         model.resident(worker)
         self.dispatcher.next(worker)
 

@@ -85,7 +85,6 @@ class Worker(asyncio.Protocol):
         self.started_at = time.time()
         #: Its anonymous memory before any model, shared with the template.
         self.baseline_bytes = 0
-        self.anon_bytes = 0
         self.models: set[str] = set()
         #: Those among them that have requests waiting (kept by the dispatcher).
         self.waiting: set[str] = set()
@@ -239,7 +238,7 @@ class Worker(asyncio.Protocol):
         for message, body in self._reader.feed(data):
             if isinstance(message, Started):
                 self.pid = message.pid
-                self.baseline_bytes = self.anon_bytes = message.anon_bytes
+                self.baseline_bytes = message.anon_bytes
                 if not self.started.done():
                     self.started.set_result(None)
                 continue

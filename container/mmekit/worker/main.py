@@ -149,7 +149,7 @@ class Worker:
             fatal = fatal or is_fatal
             replies.append(reply)
             bodies.append(payload)
-        self.send(Answer(replies, process.anonymous_bytes()), bodies)
+        self.send(Answer(replies), bodies)
         if fatal:
             _log.error("The device's context is lost; this worker ends and is replaced.")
             leave(1)
@@ -201,7 +201,7 @@ class Worker:
         if close:
             close()
         self.streams.flush()
-        self.send(StreamEnd(failure, process.anonymous_bytes()))
+        self.send(StreamEnd(failure))
 
     def _cancelled(self) -> bool:
         """Whether the server asked to stop: while a call runs it sends nothing else."""

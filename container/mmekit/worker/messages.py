@@ -139,7 +139,6 @@ class Answer(_Message):
     """The end of an ``Invoke``: one reply a call, in order."""
 
     replies: list[Reply]
-    anon_bytes: int
 
 
 class StreamStart(_Message):
@@ -158,7 +157,6 @@ class StreamEnd(_Message):
     """The end of a streamed answer; with a ``failure`` the connection is cut, not completed."""
 
     failure: Failure | None
-    anon_bytes: int
 
 
 # --- server and template -------------------------------------------------------------------------
@@ -246,6 +244,11 @@ class FrameReader:
 
         Raises ``msgspec.DecodeError`` when the peer does not speak this protocol.
         """
+        if self._message is None and not self._head and len(data) >= HEADER.size:
+            meta_length, body_length = HEADER.unpack_from(data)
+            end = HEADER.size + meta_length
+            if len(data) == end + body_length:  # just one whole frame: nearly always
+                return [(_decoder.decode(data[HEADER.size : end]), data[end:])]
         frames: list[tuple[Message, bytes | bytearray]] = []
         view = memoryview(data)
         while True:
