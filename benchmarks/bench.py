@@ -34,6 +34,7 @@ class Plan:
     mms_resident_counts: tuple[int, ...]
     zipf_models: int
     bursts: int
+    mms_bursts: int
     faults: int
     starts: int
 
@@ -49,12 +50,13 @@ FULL = Plan(
     mms_resident_counts=(1, 10),
     zipf_models=50,
     bursts=5,
+    mms_bursts=1,
     faults=5,
     starts=5,
 )
 
 QUICK = Plan(
-    rounds=2,
+    rounds=1,
     seconds=1,
     models=("null", "xgboost"),
     connections=(1, 32),
@@ -62,8 +64,9 @@ QUICK = Plan(
     mms_loads=1,
     resident_counts=(1, 10, 50),
     mms_resident_counts=(1, 2),
-    zipf_models=8,
+    zipf_models=5,
     bursts=2,
+    mms_bursts=0,
     faults=1,
     starts=1,
 )

@@ -157,6 +157,11 @@ class Native(Server):
             "SAGEMAKER_BASE_DIR": str(self._folder),
         }
 
+    def workers_of(self, model: Model) -> set[str]:
+        """Return the ids of the workers that hold a model."""
+        _, answer = self.request("GET", f"/models/{model.name}")
+        return {worker["id"] for worker in json.loads(answer)["workers"]}
+
     def template_pid(self) -> int:
         """Return the process that workers are forked from; workers have its command line too."""
         pids = [pid for pid in self.processes.pids() if "mmekit.worker.template" in command_line(pid)]

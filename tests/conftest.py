@@ -38,7 +38,7 @@ def _imports(path: Path) -> set[str]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    if collection_path.suffix == ".py" and MISSING & _imports(collection_path):
+    if collection_path.match("test_*.py") and MISSING & _imports(collection_path):
         _left_out.append(str(collection_path.relative_to(config.rootpath)))
         return True
     return None

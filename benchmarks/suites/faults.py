@@ -10,13 +10,16 @@ from dataclasses import replace
 from benchmarks.bench import Bench
 from benchmarks.load import LoadFailed, Probe
 from benchmarks.models import Model
-from benchmarks.servers import Native, invoke_path, invoke_target
+from benchmarks.servers import Native, ServerFailed, invoke_path, invoke_target
 
 #: Enough that every shared worker holds some, so one of them shares with the faulty model.
 _RESIDENTS = 6
 
 #: The faulty model's own deadline; its neighbours must not wait that long.
 _DEADLINE_S = 3
+
+#: Longer than what placement calls busy.
+_IDLE_S = 1.5
 
 _HANDLER = "faulty_handler:handle"
 
@@ -35,15 +38,33 @@ def neighbour(bench: Bench) -> None:
         for number in range(bench.plan.faults):
             for fault in ("control", "crash", "hang"):
                 bench.say(f"{fault} {number + 1} of {bench.plan.faults}")
-                # Another name each time: a model that keeps failing would be set apart, as it should be.
-                faulty = replace(original, name=f"faulty-{fault}-{number}")
-                server.load(faulty)
-                server.check(faulty)
+                loaded = _load_beside(server, models, original, f"faulty-{fault}-{number}")
                 try:
-                    _fault(bench, server, models, faulty, fault, number)
+                    _fault(bench, server, models, loaded[-1], fault, number)
                 except LoadFailed as error:
                     bench.note_invalid("neighbour", fault, Native.name, error)
-                server.unload(faulty)
+                for model in loaded:
+                    server.unload(model)
+
+
+def _load_beside(server: Native, models: list[Model], original: Model, name: str) -> list[Model]:
+    """Load a faulty model until one shares a worker with a resident; return all, that one last.
+
+    Under new names each time: a model that keeps failing is set apart, as it should be.
+    """
+    for model in models:
+        server.check(model)
+    # A slow load does not go beside models that were just called.
+    time.sleep(_IDLE_S)
+    taken = set().union(*(server.workers_of(model) for model in models))
+    loaded = []
+    for attempt in range(8):
+        loaded.append(replace(original, name=f"{name}-{attempt}"))
+        server.load(loaded[-1])
+        if server.workers_of(loaded[-1]) & taken:
+            server.check(loaded[-1])
+            return loaded
+    raise ServerFailed(f"no worker of a resident took {name}: nothing to measure")
 
 
 def _fault(bench: Bench, server: Native, models: list[Model], faulty: Model, fault: str, number: int) -> None:

@@ -51,7 +51,9 @@ def residents(bench: Bench) -> None:
     """Answers of resident models, probed every 2 ms, during bursts of ten parallel loads."""
     with ExitStack() as stack:
         servers: list[Server] = [
-            bench.start(stack, kind) for kind in (Native, MultiModelServer) if bench.wants(kind)
+            bench.start(stack, kind)
+            for kind, bursts in ((Native, bench.plan.bursts), (MultiModelServer, bench.plan.mms_bursts))
+            if bursts and bench.wants(kind)
         ]
         models = [
             model.renamed(f"resident-{model.name}") for model in bench.store.copies("xgboost", _RESIDENTS)
@@ -78,7 +80,7 @@ def residents(bench: Bench) -> None:
 def _record_burst(
     bench: Bench, server: Server, models: Sequence[Model], case: str, burst: Sequence[Model], number: int
 ) -> None:
-    bursts = bench.plan.bursts if isinstance(server, Native) else 1
+    bursts = bench.plan.bursts if isinstance(server, Native) else bench.plan.mms_bursts
     spans, quiet = [], []
     try:
         with (

@@ -15,6 +15,9 @@ from benchmarks.servers import Inline, MultiModelServer, Native, Server, ServerF
 _SETTLE_S = 1.0
 
 
+#: What a run leaves to the rest of the machine.
+_RESERVE_MIB = 2048
+
 #: One model more is counted from this many on: the first in each worker also brings what all use.
 _BASE = 10
 
@@ -45,6 +48,7 @@ def _fill(bench: Bench, kind: type[Server], case: str, model_kind: str, marks: t
         base: tuple[int, float] | None = None
         for number, model in enumerate(models, 1):
             try:
+                _check_room()
                 server.load(model)
                 server.check(model)
             except ServerFailed as error:
@@ -62,6 +66,14 @@ def _fill(bench: Bench, kind: type[Server], case: str, model_kind: str, marks: t
                 bench.record("memory", case, kind.name, f"marginal, {number} models", "MiB", 0, marginal)
             if base is None or number == _BASE:
                 base = number, used_mib
+
+
+def _check_room() -> None:
+    """Stop before the machine itself runs out of memory: other processes are on it too."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    if available_kib < _RESERVE_MIB * 1024:
+        raise ServerFailed(f"less than {_RESERVE_MIB} MiB of the machine's memory are left")
 
 
 def empty(bench: Bench) -> None:

@@ -98,6 +98,21 @@ def _choice(*values: str) -> Parser:
     return parse
 
 
+def _exactly(*values: str) -> Parser:
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError("one of " + ", ".join(values))
+        return text
+
+    return parse
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("auto, cpu, cuda or cuda:N")
+    return text
+
+
 def _port_range(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"\s*(\d{1,5})-(\d{1,5})\s*", text)
     if not match or not 0 < int(match[1]) <= int(match[2]) <= 65535:
@@ -345,6 +360,91 @@ class Config:
         {"SAGEMAKER_BATCH": _flag},
         "true, false",
         "Set by batch transform: CSV answers end each row with a newline.",
+        read_by="handlers",
+    )
+    xgboost_nthread: int = _setting(
+        1,
+        {"MMEKIT_XGBOOST_NTHREAD": _whole(1, 1024)},
+        "threads",
+        "XGBoost: threads of one prediction.",
+        read_by="handlers",
+    )
+    xgboost_libsvm_base: str = _setting(
+        "auto",
+        {"MMEKIT_XGBOOST_LIBSVM_BASE": _choice("auto", "0", "1")},
+        "auto, 0, 1",
+        "XGBoost: the number of the first feature in libsvm bodies; `auto` looks at the model and the body.",
+        read_by="handlers",
+    )
+    sklearn_method: str | None = _setting(
+        None,
+        {
+            "MMEKIT_SKLEARN_METHOD": _exactly(
+                "predict",
+                "transform",
+                "predict_proba",
+                "predict_log_proba",
+                "decision_function",
+                "score_samples",
+            )
+        },
+        "method",
+        "scikit-learn: which method answers.",
+        read_by="handlers",
+        default_text="`predict`, else the first that the model has",
+    )
+    skops_trusted: str | None = _setting(
+        None,
+        {"MMEKIT_SKOPS_TRUSTED": _text},
+        "type names",
+        "scikit-learn: types that a skops file may hold beside the usual ones, a comma list.",
+        read_by="handlers",
+    )
+    pytorch_device: str = _setting(
+        "auto",
+        {"MMEKIT_PYTORCH_DEVICE": _device},
+        "device",
+        "PyTorch: `auto`, `cpu`, `cuda` or `cuda:N`.",
+        read_by="handlers",
+    )
+    pytorch_dtype: str = _setting(
+        "auto",
+        {
+            "MMEKIT_PYTORCH_DTYPE": _exactly(
+                "auto", "float32", "float64", "float16", "bfloat16", "int64", "int32"
+            )
+        },
+        "dtype",
+        "PyTorch: type of the input tensor; `auto` takes that of the model's weights.",
+        read_by="handlers",
+    )
+    pytorch_threads: int | None = _setting(
+        None,
+        {"MMEKIT_PYTORCH_THREADS": _whole(1, 1024)},
+        "threads",
+        "PyTorch: threads of one call on the CPU.",
+        read_by="handlers",
+        default_text="`OMP_NUM_THREADS`",
+    )
+    pytorch_row_wise: bool = _setting(
+        False,
+        {"MMEKIT_PYTORCH_ROW_WISE": _flag},
+        "true, false",
+        "PyTorch: the models predict each row by itself, so waiting requests may share a call.",
+        read_by="handlers",
+    )
+    pytorch_allow_pickle: bool = _setting(
+        False,
+        {"MMEKIT_PYTORCH_ALLOW_PICKLE": _flag},
+        "true, false",
+        "PyTorch: load files that hold more than tensors, which run code when they are read.",
+        read_by="handlers",
+    )
+    pytorch_warm_export: bool = _setting(
+        False,
+        {"MMEKIT_PYTORCH_WARM_EXPORT": _flag},
+        "true, false",
+        "PyTorch: import what `torch.export` archives need before workers are forked.",
         read_by="handlers",
     )
 

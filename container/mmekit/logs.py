@@ -90,6 +90,7 @@ class OutputCollector:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
+        self._parsers: dict[int, tuple[LineParser, int]] = {}
         self._new: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._log = logging.getLogger("mmekit.output")
@@ -104,24 +105,32 @@ class OutputCollector:
         os.write(self._wake_write, b"x")
 
     def _run(self) -> None:
-        parsers: dict[int, tuple[LineParser, int]] = {}
         while True:
             for key, _ in self._selector.select():
                 if key.fd == self._wake_read:
-                    os.read(self._wake_read, 4096)
-                    while not self._new.empty():
-                        descriptor, worker = self._new.get()
-                        parsers[descriptor] = (LineParser(), worker)
-                        self._selector.register(descriptor, selectors.EVENT_READ)
-                    continue
-                parser, worker = parsers[key.fd]
-                data = os.read(key.fd, _READ_BYTES)
-                for model, stream, text in parser.feed(data) if data else parser.close():
-                    self._write(worker, model, stream, text)
-                if not data:
-                    self._selector.unregister(key.fd)
-                    os.close(key.fd)
-                    del parsers[key.fd]
+                    self._take_over()
+                else:
+                    self._read(key.fd)
+
+    def _take_over(self) -> None:
+        os.read(self._wake_read, 4096)
+        while not self._new.empty():
+            descriptor, worker = self._new.get()
+            self._parsers[descriptor] = (LineParser(), worker)
+            self._selector.register(descriptor, selectors.EVENT_READ)
+
+    def _read(self, descriptor: int) -> None:
+        parser, worker = self._parsers[descriptor]
+        data = os.read(descriptor, _READ_BYTES)
+        try:
+            for model, stream, text in parser.feed(data) if data else parser.close():
+                self._write(worker, model, stream, text)
+        except Exception:  # noqa: BLE001 - without this thread every printing worker would come to a halt
+            self._log.exception("Output of worker %d could not be logged.", worker)
+        if not data:
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+            del self._parsers[descriptor]
 
     def _write(self, worker: int, model: str | None, stream: str | None, text: str) -> None:
         level, message = _level_of(text)

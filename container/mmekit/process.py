@@ -21,6 +21,23 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+#: Libraries that start threads at import or at first use read these; the template must have one.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def allow_descriptors() -> None:
+    """Raise the soft limit of open descriptors to the hard one: connections and workers need them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def die_with_parent(signal_number: int) -> None:
     """Ask the kernel to send this process a signal when its parent ends (prctl(2))."""
     if sys.platform == "linux":
@@ -54,10 +71,10 @@ def anonymous_bytes(pid: int | str = "self") -> int:
     return (int(fields[1]) - int(fields[2])) * _PAGE
 
 
-def status_bytes(name: str) -> int:
-    """Return a field of /proc/self/status such as ``VmData`` or ``VmHWM``, in bytes."""
+def status_bytes(name: str, pid: int | str = "self") -> int:
+    """Return a field of /proc/PID/status such as ``VmData`` or ``VmHWM``, in bytes; 0 when it is gone."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(name + ":"):
                 return int(line.split()[1]) * 1024
     except OSError:

@@ -11,6 +11,7 @@ import xgboost as xgb
 
 from mmekit.errors import ModelLoadError
 from mmekit_handlers.table import Array
+from mmekit_handlers.xgboost_direct import InplacePredictor
 from mmekit_handlers.xgboost_files import LoadedBooster
 from mmekit_handlers.xgboost_output import LABEL_OBJECTIVES
 
@@ -62,6 +63,7 @@ class _Member:
         types = self._booster.feature_types or []
         self.categorical = [place for place, kind in enumerate(types) if kind == "c"]
         self._rounds = self._best_rounds()
+        self._in_place = InplacePredictor(self._booster, self._rounds, self._missing)
 
     def check_same_shape(self, other: _Member) -> None:
         for what, ours, theirs in (
@@ -80,14 +82,12 @@ class _Member:
         if self._is_linear and not isinstance(data, xgb.DMatrix):
             # The linear booster has no in-place prediction.
             data = xgb.DMatrix(data, missing=self._missing, nthread=self._threads)
-        prediction: Array
         if isinstance(data, xgb.DMatrix):
-            prediction = self._booster.predict(data, iteration_range=self._rounds, validate_features=False)
-        else:
-            prediction = self._booster.inplace_predict(
-                data, iteration_range=self._rounds, missing=self._missing
+            prediction: Array = self._booster.predict(
+                data, iteration_range=self._rounds, validate_features=False
             )
-        return prediction
+            return prediction
+        return self._in_place.predict(data)
 
     def _best_rounds(self) -> tuple[int, int]:
         """Return the rounds up to the best of an early stopping; (0, 0) means all."""

@@ -1,4 +1,4 @@
-"""The routes and their answers: load, list, describe, unload, invoke, ping, in SageMaker's and MMS's words."""
+"""The routes and their answers, in SageMaker's and MMS's words: load, list, describe, unload, invoke, ping."""
 
 from __future__ import annotations
 

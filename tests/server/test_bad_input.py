@@ -1,4 +1,4 @@
-"""Bad input: nothing hangs, the server stays up, others keep answering, and each answer says what was wrong."""
+"""Bad input: nothing hangs, the server stays up, others keep answering, each answer says what was wrong."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read_and_the_setting_name
     assert error == {
         "code": 413,
         "type": "PayloadTooLargeException",
-        "message": "The request body has 26214401 bytes; the limit is 26214400 bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB).",
+        "message": "The request body has 26214401 bytes; the limit is 26214400 bytes "
+        "(SAGEMAKER_MAX_PAYLOAD_IN_MB).",
     }
 
 

@@ -185,8 +185,8 @@ def test_at_the_limit_of_processes_loads_are_507_and_the_server_goes_on(tmp_path
                     break
             assert len(answers) > 2
             assert answers[-1].status == 507
-            assert "models have a worker of their own" in answers[-1].message
-            assert "Unload one of them." in answers[-1].message
+            assert "more processes and" in answers[-1].message
+            assert "Unload models that have a worker of their own." in answers[-1].message
             assert look(server, "own-0", "1 + 1") == look(server, "shared", "1 + 1") == 2
             for number in (0, 1):
                 assert server.unload(f"own-{number}").status == 200
@@ -354,7 +354,7 @@ def test_without_any_setting_the_built_in_handler_that_knows_the_file_serves(tmp
 def _worker(on_idle: object = None) -> Worker:
     def exited(worker: Worker, reason: MmekitError) -> None: ...
 
-    return Worker(1, Kind.SHARED, lambda worker: None, exited)
+    return Worker(1, Kind.SHARED, lambda worker: None, lambda worker: None, exited)
 
 
 def test_a_large_body_goes_to_its_worker_in_pieces_and_the_loop_goes_on() -> None:
@@ -362,7 +362,7 @@ def test_a_large_body_goes_to_its_worker_in_pieces_and_the_loop_goes_on() -> Non
     body = os.urandom(1024) * (20 * 1024)
     done: list[Message] = []
 
-    async def run() -> tuple[float, list[int]]:
+    async def run() -> tuple[int, list[int]]:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -378,35 +378,31 @@ def test_a_large_body_goes_to_its_worker_in_pieces_and_the_loop_goes_on() -> Non
             return True
 
         job = Job(Invoke("m", [Call("1", [], len(body))]), [body], 60, on_message, lambda error: None)
-        longest, ticking = 0.0, True
+        turns, ticking = 0, True
 
         async def tick() -> None:
-            nonlocal longest
+            nonlocal turns
             while ticking:
-                before = time.monotonic()
+                turns += 1
                 await asyncio.sleep(0)
-                longest = max(longest, time.monotonic() - before)
-                await asyncio.sleep(0.001)
 
         watcher = asyncio.create_task(tick())
-        before = time.monotonic()
         worker.run(job)
-        longest = max(longest, time.monotonic() - before)
         received = await asyncio.to_thread(_read_slowly, theirs, len(body))
         assert received == body
-        theirs.sendall(encode(Answer([], 0)))
+        theirs.sendall(encode(Answer([])))
         while not done:
             await asyncio.sleep(0.001)
         ticking = False
         await watcher
         transport.close()
         theirs.close()
-        return longest, written
+        return turns, written
 
-    longest, written = asyncio.run(run())
+    turns, written = asyncio.run(run())
     assert max(written) <= WRITE_BYTES
     assert sum(written) >= len(body)
-    assert longest < 0.25
+    assert turns > 10, "the loop did nothing else meanwhile"
 
 
 class _Counting:

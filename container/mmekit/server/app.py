@@ -34,15 +34,6 @@ from mmekit.server.watch import Watch
 
 _log = logging.getLogger(__name__)
 
-#: Libraries that start threads at import or at first use read these; the template must have one.
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-
 #: How long workers may take to leave once all requests are answered.
 _CLOSE_TIMEOUT_S = 2.0
 
@@ -107,6 +98,7 @@ class Server:
         for _ in received:
             self._signalled()
         process.become_subreaper()
+        process.allow_descriptors()
         self.collector.start()
         await self.http.start(self.config.host, self.config.port)
         for address in self.http.addresses:
@@ -179,7 +171,7 @@ def _worker_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str
     """What template and workers see: the server's environment, one thread, no byte code written."""
     values = dict(environ)
     values["MMEKIT_WORKER_THREADS"] = str(config.threads)
-    for name in _THREAD_VARIABLES:
+    for name in process.THREAD_VARIABLES:
         values[name] = "1"
     values["PYTHONDONTWRITEBYTECODE"] = "1"
     values["PYTHONUNBUFFERED"] = "1"

@@ -18,7 +18,7 @@ from mmekit.errors import (
     ServiceUnavailable,
     WorkerDied,
 )
-from mmekit.server.model import Model, State
+from mmekit.server.model import MEMORY_S, Model, State
 from mmekit.server.queues import Caller, Pending
 from mmekit.server.workers import Job, Worker
 from mmekit.worker.messages import (
@@ -92,15 +92,17 @@ class Dispatcher:
 
     def next(self, worker: Worker) -> None:
         """Give an idle worker the model whose oldest request has waited longest."""
-        if not worker.waiting or not worker.idle:
+        if not worker.waiting or worker.job is not None or worker.retiring:
             return
         now = time.monotonic()
         chosen: Model | None = None
         chosen_at = float("inf")
         for name in tuple(worker.waiting):
             model = self.models.get(name)
-            if model is None or not model.queue:
-                worker.waiting.discard(name)  # another copy took its requests
+            if model is None or not model.queue.drop_gone_heads():
+                worker.waiting.discard(name)  # another copy took its requests, or their clients have left
+                if model is not None:
+                    self._drained(model)
                 continue
             ready_at = model.queue.ready_at(model.batching)
             if ready_at > now:
@@ -123,10 +125,6 @@ class Dispatcher:
         batch = model.queue.take(model.batching)
         if not model.queue:
             worker.waiting.discard(model.name)
-        if not batch:  # their clients have gone
-            self._drained(model)
-            self.next(worker)
-            return
         if model.queue:
             model.backlog_since = model.backlog_since or now
             model.copies_needed_at = now
@@ -141,7 +139,7 @@ class Dispatcher:
         run = _Run(self, model, worker, batch)
         message = Invoke(model.name, calls, batch[0].alone)
         bodies = [pending.body for pending in batch]
-        run.job = Job(message, bodies, model.timeout_s, run.on_message, run.on_lost)
+        run.job = Job(message, bodies, model.timeout_s, run.on_message, run.on_lost, run.on_unread)
         worker.run(run.job)
 
     # --- ends of calls ---------------------------------------------------------------------------
@@ -161,15 +159,16 @@ class Dispatcher:
             model.queue.push_back(batch)
             self.kick(model)
         else:
-            self._offence(model, error)
+            if isinstance(error, WorkerDied | PredictionTimeout):
+                self.offence(model, error)
             for pending in batch:
                 pending.caller.fail(error)
         self._drained(model)
 
-    def _offence(self, model: Model, error: MmekitError) -> None:
-        if not isinstance(error, WorkerDied | PredictionTimeout):
-            return
+    def offence(self, model: Model, error: MmekitError) -> None:
+        """Note that a model ended its worker; too often, and it is quarantined."""
         now = time.monotonic()
+        model.own_until = now + MEMORY_S  # neighbours are not to pay for the next time
         if model.offended(model.crashes, now):
             model.quarantine = (
                 f"Model {model.name} ended its worker {len(model.crashes)} times within ten minutes and is "
@@ -194,7 +193,12 @@ class Dispatcher:
         """End workers whose call outlived its deadline; answer requests that waited too long."""
         for worker in workers:
             job = worker.job
-            if job and not worker.retiring and now - job.started_at > job.timeout_s:
+            if job is None or worker.retiring:
+                continue
+            if worker.stream_paused:
+                if job.on_unread and worker.paused_for(now) > job.timeout_s:
+                    job.on_unread()
+            elif now - job.started_at > job.timeout_s:
                 _log.error("Worker %d is ended: %s took over %g s.", worker.number, job.model, job.timeout_s)
                 worker.end(_too_slow(job))
         for model in list(self.models.values()):
@@ -218,7 +222,7 @@ class Dispatcher:
 class _Run:
     """One call on its way: passes frames to its callers."""
 
-    __slots__ = ("batch", "dispatcher", "job", "model", "streaming", "worker")
+    __slots__ = ("batch", "cut", "dispatcher", "job", "model", "streaming", "worker")
 
     job: Job
 
@@ -228,6 +232,8 @@ class _Run:
         self.worker = worker
         self.batch = batch
         self.streaming = False
+        #: The client took too long: what still comes is dropped.
+        self.cut = False
 
     def on_message(self, message: Message, body: bytes | bytearray) -> None:
         if isinstance(message, Answer):
@@ -243,6 +249,8 @@ class _Run:
         elif isinstance(message, StreamEnd):
             self.dispatcher.finished(self.model, self.job)
             error = AnsweredError(message.failure) if message.failure else None
+            if self.cut:
+                return
             if self.streaming or error is None:
                 caller.end_stream(error)
             else:
@@ -269,15 +277,25 @@ class _Run:
             caller.fail(AnsweredError(reply.failure))
 
     def _part(self, caller: Caller, body: bytes | bytearray) -> None:
-        if caller.gone:
+        if caller.gone or self.cut:
             self.worker.cancel_stream()
         elif not caller.part(body):
             self.worker.pause_stream()
 
+    def on_unread(self) -> None:
+        """Cut a client that does not read; the worker is free when it has come to its next part."""
+        self.cut = True
+        self.batch[0].caller.end_stream(
+            PredictionTimeout(f"The client read nothing for {self.job.timeout_s:g} s.")
+        )
+        self.worker.cancel_stream()
+        self.worker.resume_stream()
+
     def on_lost(self, error: MmekitError) -> None:
         if self.streaming:
             self.dispatcher.lost(self.model, [], error)
-            self.batch[0].caller.end_stream(error)
+            if not self.cut:
+                self.batch[0].caller.end_stream(error)
         else:
             self.dispatcher.lost(self.model, self.batch, error)
 

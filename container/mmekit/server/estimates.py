@@ -67,11 +67,16 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a load may need at its peak, how long it may take, and where the memory figure comes from."""
+    """What a load may need at its peak, how long it may take, and where the memory figure comes from.
+
+    ``least_bytes`` is below that where the figure comes from other archives of its kind: a load may
+    be tried with as little.
+    """
 
     memory_bytes: int
     load_ms: float
     origin: str
+    least_bytes: int
 
 
 def sizes_by_suffix(path: str) -> tuple[tuple[str, int], ...]:
@@ -190,11 +195,11 @@ class Estimator:
         self._archives.move_to_end(subject)
         if archive.load_ms is not None:
             memory = int(archive.peak_bytes * _MARGIN) + _MARGIN_BYTES
-            return Estimate(memory, archive.load_ms, "measured when it was loaded before")
+            return Estimate(memory, archive.load_ms, "measured when it was loaded before", memory)
         if archive.peak_bytes <= general.memory_bytes:
             return general
         origin = "reached when its last load ran out of memory"
-        return Estimate(int(archive.peak_bytes), general.load_ms, origin)
+        return Estimate(int(archive.peak_bytes), general.load_ms, origin, int(archive.peak_bytes))
 
     def loaded(self, subject: Subject, peak_bytes: int, load_ms: float) -> None:
         """Learn from a load that succeeded: the most memory it took on the way, and its time."""
@@ -225,6 +230,8 @@ def _general(kind: _Kind, subject: Subject) -> Estimate:
     name = " ".join(part for part in (*subject.kind, "files") if part)
     if not kind.loads:
         origin = f"first guess for {name}: {kind.ratio:g} × file + {kind.base_bytes / MIB:g} MiB"
-        return Estimate(int(kind.memory(size)), load_ms, origin)
+        return Estimate(int(kind.memory(size)), load_ms, origin, int(kind.memory(size)))
+    least = int(_first_guess(*subject.kind).memory(size))
     origin = f"learned from {kind.loads} load{'' if kind.loads == 1 else 's'} of {name}"
-    return Estimate(int(kind.memory(size) * _MARGIN) + _MARGIN_BYTES, load_ms, origin)
+    memory = int(kind.memory(size) * _MARGIN) + _MARGIN_BYTES
+    return Estimate(memory, load_ms, origin, min(least, memory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -10,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -78,6 +79,7 @@ class Template:
         self._reader = FrameReader()
         self._forking = asyncio.Lock()
         self._forked: asyncio.Future[Forked] | None = None
+        self._number = 0
         self._closed = False
 
     def start(self) -> None:
@@ -104,6 +106,7 @@ class Template:
             await self.ready.wait()
             assert self._control is not None
             self._forked = asyncio.get_running_loop().create_future()
+            self._number = number
             try:
                 socket.send_fds(self._control, [encode(Fork(number))], [channel.fileno(), log_write])
                 answer = await self._forked
@@ -123,6 +126,9 @@ class Template:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._control.close()
             self._control = None
+            # In the middle of its imports it would outlive the server by seconds.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def _readable(self) -> None:
         assert self._control is not None
@@ -142,8 +148,9 @@ class Template:
                 self.imported = frozenset(message.modules)
                 self.ready.set()
                 _log.info("Template %d is ready: imports took %.0f ms.", self.pid, message.imports_ms)
-            elif isinstance(message, Forked) and self._forked and not self._forked.done():
-                self._forked.set_result(message)
+            elif isinstance(message, Forked) and message.number == self._number:
+                if self._forked and not self._forked.done():
+                    self._forked.set_result(message)
 
     def _lost(self) -> None:
         self.readings.forget(self.pid)
@@ -166,8 +173,14 @@ class Template:
         asyncio.get_running_loop().call_later(delay, self._restart)
 
     def _restart(self) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             self.start()
+        except OSError as error:
+            _log.error("The template cannot be started: %s.", error.strerror)
+            self._lost()
+        else:
             self.on_lost()
 
 
@@ -193,6 +206,8 @@ class Fleet:
         self._numbers = itertools.count(1)
         #: Workers that are not in ``workers`` yet, because their process is being made.
         self._coming: Counter[Kind] = Counter()
+        #: Ends of children that no worker is known for: the template's, orphans', and very early ones.
+        self._unclaimed: deque[tuple[int, int]] = deque(maxlen=256)
         self._oom_kills = readings.oom_kills()
         self._refilling: asyncio.Task[None] | None = None
         self._wants_spare = True
@@ -208,7 +223,8 @@ class Fleet:
     @property
     def ready(self) -> bool:
         """Whether a worker can be had: the template is warm, and a worker has come up before."""
-        return self.template.ready.is_set() and self._came_up
+        has_worker = any(worker.alive for worker in self.workers.values())
+        return self._came_up and (self.template.ready.is_set() or has_worker)
 
     async def close(self, timeout_s: float) -> None:
         """End all workers: those between calls leave by themselves, the rest is killed in the end."""
@@ -234,6 +250,14 @@ class Fleet:
                     worker.end(OutOfResources(_KILLED_FOR_MEMORY))
                 worker.reaped(wait_status)
                 return
+        self._unclaimed.append((pid, wait_status))
+
+    def _started(self, worker: Worker) -> None:
+        """A worker has said its pid; it may have ended, and been reaped, before that was read."""
+        for pid, wait_status in list(self._unclaimed):
+            if pid == worker.pid:
+                self._unclaimed.remove((pid, wait_status))
+                self.reaped(pid, wait_status)
 
     def _killed_for_memory(self, wait_status: int) -> bool:
         """Whether the kernel's own count explains this end; each kill explains one."""
@@ -272,13 +296,19 @@ class Fleet:
         self._refill()
         return spare
 
+    def want_spare(self) -> None:
+        """Fork a spare again, after memory was short or a fork failed."""
+        self._wants_spare = True
+        self._refill()
+
     def release_spare(self) -> int:
         """End the spare, because memory is short; return about how many bytes that frees."""
         spare, self.spare = self.spare, None
         self._wants_spare = False
-        if spare is None:
-            return 0
-        spare.retire()
+        if spare is not None:
+            spare.retire()
+        elif self._refilling is None or self._refilling.done():
+            return 0  # one that is on its way is retired when it comes
         return 4 * 1024 * 1024
 
     async def fork(self, kind: Kind) -> Worker:
@@ -314,7 +344,7 @@ class Fleet:
             log_read, log_write = os.pipe()
         except OSError as error:
             raise OutOfResources(f"No further worker can be connected: {error.strerror}.") from None
-        worker = Worker(number, kind, self._idle, self._exited)
+        worker = Worker(number, kind, self._started, self._idle, self._exited)
         self._coming[kind] += 1
         with ours, theirs:
             try:
@@ -330,19 +360,29 @@ class Fleet:
                 self._coming[kind] -= 1
             self.workers[number] = worker
             self.collector.add(log_read, number)
-            await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours.dup())
+            try:
+                await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours.dup())
+            except OSError as error:
+                self.workers.pop(number)  # it finds its channel closed and leaves
+                raise OutOfResources(f"No further worker can be connected: {error.strerror}.") from None
         try:
             await asyncio.wait_for(asyncio.shield(worker.started), _START_TIMEOUT_S)
         except asyncio.TimeoutError:
             worker.end(WorkerDied("The worker did not come up in time."))
             raise WorkerDied(f"A new worker did not answer within {_START_TIMEOUT_S:.0f} s.") from None
+        except asyncio.CancelledError:
+            worker.end(WorkerDied("Nobody waits for this worker any more."))
+            raise
         self._came_up = True
         self.readings.watch(worker.pid, 0 if exec_fresh else worker.baseline_bytes)
         return worker
 
     def _exec(self, channel: socket.socket, log_write: int) -> int:
         command = [sys.executable, "-m", "mmekit.worker.main", str(channel.fileno()), str(log_write)]
-        return _spawn(command, self.environ, (channel.fileno(), log_write), log_write)
+        try:
+            return _spawn(command, self.environ, (channel.fileno(), log_write), log_write)
+        except OSError as error:
+            raise OutOfResources(f"No further worker process can be started: {error.strerror}.") from None
 
     def _idle(self, worker: Worker) -> None:
         self.on_idle(worker)
@@ -352,7 +392,7 @@ class Fleet:
         self.workers.pop(worker.number, None)
         if worker is self.spare:
             self.spare = None
-            self._refill()
+            self._wants_spare = False  # what ended this one may end the next: the clock asks again
         self.on_exit(worker, reason)
 
     def _refill(self) -> None:
@@ -364,10 +404,15 @@ class Fleet:
 
     async def _fork_spare(self) -> None:
         try:
-            self.spare = await self.fork(Kind.SPARE)
+            spare = await self.fork(Kind.SPARE)
         except MmekitError as error:
             _log.warning("No spare worker: %s", error)
             self._wants_spare = False
+            return
+        if self._wants_spare:
+            self.spare = spare
+        else:  # memory became short meanwhile
+            spare.retire()
 
 
 def _spawn(

@@ -239,10 +239,10 @@ def load_data_bytes(granted_bytes: int, file_bytes: int, slack_bytes: int = _DAT
 def call_data_bytes(at: Statement) -> int:
     """Return how far a worker's VmData may grow after a load: the standing allowance.
 
-    All that is left of the limit, so that a call which asks for more gets a MemoryError instead of
-    the kernel's killer.
+    The limit less the reserve, whatever is used just now: the watchdog guards the sum, this one a
+    call that asks for more than there can ever be, which gets a MemoryError.
     """
-    return max(at.limit_bytes - at.used_bytes, _LEAST_ALLOWANCE_BYTES)
+    return max(at.limit_bytes - at.reserve_bytes, _LEAST_ALLOWANCE_BYTES)
 
 
 # --- the watchdog ------------------------------------------------------------------------------

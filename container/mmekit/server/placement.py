@@ -30,8 +30,6 @@ class Needs:
     own_code: bool
     size_bytes: int
     uses_device: bool = False
-    #: It stalled or killed a worker lately.
-    suspect: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Rule:
     gpus: int = 0
 
     def kind_for(self, needs: Needs) -> Kind:
-        """A model shares a worker unless it brings code, is large, or misbehaved lately.
+        """A model shares a worker unless it brings code or is large.
 
         On a GPU the device's worker is shared by all that use the device, own code included: a
         CUDA context costs hundreds of MiB.
@@ -52,7 +50,7 @@ class Rule:
             return Kind.DEVICE
         if self.sharing == "always":
             return Kind.SHARED
-        if self.sharing == "never" or needs.own_code or needs.suspect:
+        if self.sharing == "never" or needs.own_code:
             return Kind.OWN
         return Kind.OWN if needs.size_bytes >= self.large_model_bytes else Kind.SHARED
 

@@ -85,6 +85,8 @@ class ModelQueue:
     def push(self, pending: Pending, now: float) -> None:
         """Add a request. Raises ServiceUnavailable when this queue or the server's is full."""
         if len(self._waiting) >= self.size:
+            self._drop_gone()
+        if len(self._waiting) >= self.size:
             raise ServiceUnavailable(
                 f"No worker is available to serve request for model: {self.model}. {self.size} requests "
                 f"wait for it already. Consider increasing job queue size (SAGEMAKER_MODEL_JOB_QUEUE_SIZE)."
@@ -129,6 +131,12 @@ class ModelQueue:
                 break
         return taken
 
+    def drop_gone_heads(self) -> bool:
+        """Drop those at the front whose clients have left; return whether anything waits then."""
+        while self._waiting and self._waiting[0].caller.gone:
+            self._drop_head()
+        return bool(self._waiting)
+
     def expire(self, before: float) -> list[Pending]:
         """Take out those that were put in before this time: they have waited too long."""
         expired = []
@@ -139,6 +147,12 @@ class ModelQueue:
     def clear(self) -> list[Pending]:
         """Take out all that wait."""
         return self.expire(float("inf"))
+
+    def _drop_gone(self) -> None:
+        """Make room: drop all whose clients have left."""
+        kept = deque(pending for pending in self._waiting if not pending.caller.gone)
+        self.shared.waiting -= len(self._waiting) - len(kept)
+        self._waiting = kept
 
     def _drop_head(self) -> Pending:
         self.shared.waiting -= 1

@@ -20,7 +20,7 @@ from mmekit.config import Config
 from mmekit.errors import MmekitError, ModelLoadError, NotStarted, OutOfResources, WorkerDied
 from mmekit.server.capacity import descriptor_headroom, pids_headroom
 from mmekit.server.dispatcher import AnsweredError, Dispatcher
-from mmekit.server.estimates import Estimator
+from mmekit.server.estimates import Estimate, Estimator
 from mmekit.server.fleet import Fleet
 from mmekit.server.memory import Grant, Memory, call_data_bytes, load_data_bytes
 from mmekit.server.model import MEMORY_S, Model, State
@@ -42,6 +42,10 @@ _DESCRIPTOR_ROOM = 64
 
 #: Residents called within this time make a worker busy for slow loads.
 _BUSY_S = 1.0
+
+
+class DiedWhileLoading(ModelLoadError):
+    """Raised when a model's load ends the process it runs in."""
 
 
 class Residency:
@@ -70,7 +74,10 @@ class Residency:
         self._loading: Counter[int] = Counter()
         self._grants: dict[tuple[str, int], Grant] = {}
         self._settled = asyncio.Event()
+        #: A further shared worker is started for one load at a time; the others then find it.
+        self._widening = asyncio.Lock()
         self._starting_device: dict[int, asyncio.Task[Worker]] = {}
+        self._moving: list[Model] = []
         self._background: set[asyncio.Task[None]] = set()
         dispatcher.reload = self.reload
         fleet.on_exit = self.on_exit
@@ -104,25 +111,28 @@ class Residency:
             async with self._turns[worker.number]:
                 await self._load(model, worker)
         except BaseException:
-            if worker.kind is Kind.OWN and not worker.models:
+            if worker.kind is Kind.OWN and not worker.models and self._loading[worker.number] <= 1:
                 worker.end(WorkerDied("The load in this worker failed."))
+                await asyncio.wait([worker.exited], timeout=1.0)  # a failed load leaves no trace
             raise
         finally:
-            self._loading[worker.number] -= 1
+            if worker.number in self._loading:
+                self._loading[worker.number] -= 1
         if not worker.alive:
             self._release(model.name, worker)
             raise NotStarted("Worker died after this load.")
         return worker
 
     def _kind(self, model: Model) -> Kind:
-        if model.own_until > time.monotonic() and self.rule.sharing == "auto":
+        kind = self.rule.kind_for(model.needs)
+        if kind is Kind.SHARED and model.own_until > time.monotonic() and self.rule.sharing == "auto":
             return Kind.OWN
-        return self.rule.kind_for(model.needs)
+        return kind
 
     async def _load(self, model: Model, worker: Worker) -> None:
         assert model.subject is not None
         estimate = self.estimator.estimate(model.subject)
-        grant = await self._admit(model, estimate.memory_bytes, estimate.origin)
+        grant = await self._admit(model, estimate)
         try:
             reply = await self._ask(model, worker, grant)
             if isinstance(reply, LoadFailed) and reply.out_of_grant:
@@ -138,6 +148,7 @@ class Residency:
         self.memory.settle(grant, reply.cost_bytes)
         self._grants[model.name, worker.number] = grant
         self.estimator.loaded(model.subject, reply.peak_bytes, reply.load_ms)
+        worker.last_load_at = time.monotonic()
         model.loaded(reply.batches, reply.cost_bytes, reply.load_ms)
 
     async def _ask(self, model: Model, worker: Worker, grant: Grant) -> Message:
@@ -145,43 +156,64 @@ class Residency:
         assert model.subject is not None
         message = msgspec.structs.replace(model.load, gpu_id=worker.gpu_id)
         if worker.kind is not Kind.DEVICE:  # CUDA reserves address space
+            at = self.memory.statement()
+            bound = grant.granted_bytes
+            if _is_peoples_code(model):
+                # What it imports and which threads it starts, nobody knows; a library that is
+                # refused memory while it is imported ends its process, or is broken for a second try.
+                bound += at.free_bytes
             message = msgspec.structs.replace(
                 message,
-                grant_bytes=load_data_bytes(grant.granted_bytes, model.subject.data_bytes),
-                standing_bytes=call_data_bytes(self.memory.statement()),
+                grant_bytes=load_data_bytes(bound, model.subject.data_bytes),
+                standing_bytes=call_data_bytes(at),
             )
         try:
             return await worker.call(message, self.config.load_timeout_s)
         except NotStarted:
             raise
         except WorkerDied as error:
-            raise _died_while_loading(model, error) from None
+            raise DiedWhileLoading(
+                f"Model {model.name} ended its worker while it was loaded: {error.message}"
+            ) from None
 
     async def _once_more(self, model: Model, worker: Worker, grant: Grant, failed: LoadFailed) -> Message:
         """The load hit its grant: when memory is free, try once with all of it."""
         assert model.subject is not None
         self.estimator.ran_out(model.subject, failed.peak_bytes)
+        if _is_peoples_code(model):
+            return failed  # it had all that is free
         try:
             self.memory.enlarge(grant)
         except OutOfResources as error:
             raise OutOfResources(f"{failed.failure.message} {error.message}") from None
         return await self._ask(model, worker, grant)
 
-    async def _admit(self, model: Model, need_bytes: int, origin: str) -> Grant:
-        """Reserve memory: idle copies and the spare go first, loads in progress are waited for."""
+    async def _admit(self, model: Model, estimate: Estimate) -> Grant:
+        """Reserve memory: idle copies and the spare go first, loads in progress are waited for.
+
+        What other models of its kind needed is no proof: when only that does not fit, the load gets
+        what is free, and the kernel holds it to that.
+        """
         while True:
             try:
-                return self.memory.admit(model.name, need_bytes, origin)
-            except OutOfResources:
-                if self._free_idle():
+                return self.memory.admit(model.name, estimate.memory_bytes, estimate.origin)
+            except OutOfResources as error:
+                if self.free_idle():
                     await asyncio.sleep(0.01)  # a retiring process needs a moment to give its memory back
-                elif self.memory.statement().loads and self.memory.fits_after_loads(need_bytes):
+                elif self.memory.statement().loads and self.memory.fits_after_loads(estimate.memory_bytes):
                     self._settled.clear()
                     await self._settled.wait()
+                elif (free_bytes := self.memory.statement().free_bytes) >= estimate.least_bytes:
+                    return self.memory.admit(model.name, free_bytes, "all that is free")
+                elif not self._others_loaded(model):
+                    raise ModelLoadError(error.message) from None  # 507 would ask to unload what is not there
                 else:
                     raise
 
-    def _free_idle(self) -> bool:
+    def _others_loaded(self, model: Model) -> bool:
+        return any(other is not model for other in self.dispatcher.models.values())
+
+    def free_idle(self) -> bool:
         """Drop one idle copy, or the spare. Returns whether there was something to drop."""
         for model in self.dispatcher.models.values():
             if model.state is State.READY and len(model.workers) > model.min_copies:
@@ -202,6 +234,8 @@ class Residency:
 
     async def _own_worker(self, model: Model) -> Worker:
         self._check_own_cap()
+        if model.shadows:
+            await self.fleet.template.ready.wait()
         if model.shadows & self.fleet.template.imported:
             return await self.fleet.start_fresh(Kind.OWN)
         return await self.fleet.take(Kind.OWN)
@@ -210,28 +244,47 @@ class Residency:
         """Raises OutOfResources when processes, descriptors or the setting allow no further worker."""
         own = self.fleet.count(Kind.OWN)
         cap = self.config.max_own_workers
+        if cap == 0:
+            raise ModelLoadError("The model needs a worker of its own and none is allowed: MMEKIT_MAX_OWN_WORKERS=0.")
         if cap is not None and own >= cap:
             raise OutOfResources(
                 f"{own} models have a worker of their own and no more are allowed "
                 f"(MMEKIT_MAX_OWN_WORKERS={cap}). Unload one of them."
             )
+        self._check_process_room()
+
+    def _check_process_room(self) -> None:
+        """Raises OutOfResources when the kernel's limits leave no room for a further worker."""
         processes, descriptors = pids_headroom(), descriptor_headroom()
         if (processes is not None and processes < _PROCESS_ROOM) or descriptors < _DESCRIPTOR_ROOM:
             raise OutOfResources(
-                f"{own} models have a worker of their own; {processes} more processes and {descriptors} more "
-                f"descriptors are allowed, and some must stay free. Unload one of them."
+                f"There are {len(self.fleet.workers)} workers; {processes} more processes and {descriptors} more "
+                f"descriptors are allowed, and some must stay free. Unload models that have a worker of their own."
             )
 
     async def _shared_worker(self, model: Model) -> Worker:
         """Return the worker for a small model; waits while the first ones are forked."""
+        worker = self._pick_shared(model)
+        if worker is None:
+            async with self._widening:
+                worker = self._pick_shared(model)
+                if worker is None:
+                    self._check_process_room()
+                    worker = await self.fleet.take(Kind.SHARED)
+        return worker
+
+    def _pick_shared(self, model: Model) -> Worker | None:
+        """Return the shared worker to load into; None means one more."""
         assert model.subject is not None
         estimate = self.estimator.estimate(model.subject)
         pool = self.fleet.of_kind(Kind.SHARED)
         candidates = [self._candidate(worker) for worker in pool if worker not in model.workers]
         number = pick_shared(candidates, len(pool), self.target, estimate.load_ms)
-        if number is None:
-            return await self.fleet.take(Kind.SHARED)
-        return self.fleet.workers[number]
+        return next((worker for worker in pool if worker.number == number), None)
+
+    def is_loading(self, worker: Worker) -> bool:
+        """Whether loads run in a worker or wait for it."""
+        return self._loading[worker.number] > 0
 
     def _candidate(self, worker: Worker) -> Candidate:
         queued = sum(
@@ -264,9 +317,9 @@ class Residency:
 
     async def remove(self, model: Model) -> None:
         """Take a model out of all its workers; returns when their memory is given back."""
-        for task in (model.reload, model.copying):
-            if task and not task.done():
-                task.cancel()
+        # A load that a worker has begun cannot be called back: it is waited for and taken out again.
+        if loads := [task for task in (model.reload, model.copying) if task and not task.done()]:
+            await asyncio.wait(loads)
         if model.window:
             model.window.cancel()
         for worker in list(model.workers):
@@ -276,7 +329,7 @@ class Residency:
     async def _take_out(self, name: str, worker: Worker) -> None:
         """Free a model's memory in a worker that no longer serves it."""
         try:
-            if worker.kind is Kind.OWN and not worker.models:
+            if worker.kind is Kind.OWN and self._is_empty(worker):
                 await self._end_process(worker)
                 return
             await worker.call(Unload(name), _UNLOAD_TIMEOUT_S)
@@ -284,14 +337,16 @@ class Residency:
             return  # it ended: its memory is free
         finally:
             self._release(name, worker)
-        if (
-            worker.kind is Kind.SHARED
-            and worker.idle
-            and not worker.models
-            and not self._loading[worker.number]
-            and len(self.fleet.of_kind(Kind.SHARED)) > self.target
-        ):
+        if self._is_empty(worker) and worker.idle and self._is_surplus(worker):
             worker.retire()
+
+    def _is_empty(self, worker: Worker) -> bool:
+        return not worker.models and not self.is_loading(worker)
+
+    def _is_surplus(self, worker: Worker) -> bool:
+        if worker.kind is Kind.SHARED:
+            return len(self.fleet.of_kind(Kind.SHARED)) > self.target
+        return worker.kind is Kind.OWN
 
     async def _end_process(self, worker: Worker) -> None:
         worker.retire()
@@ -322,13 +377,22 @@ class Residency:
                 )
             await self.bring(model)
         except MmekitError as error:
-            failure = ModelLoadError(
-                f"Model {model.name} lost its worker and could not be loaded again: {error.message}"
-            )
-            if isinstance(error, OutOfResources) or error.status == 507:
-                failure.status, failure.type = 507, OutOfResources.type
-            _log.error("%s", failure.message, extra={"model": model.name})
-            self.dispatcher.fail_waiting(model, failure)
+            self._reload_failed(model, error)
+        except Exception:
+            self._reload_failed(model, MmekitError("the server failed; its log has the cause."))
+            raise
+
+    def _reload_failed(self, model: Model, error: MmekitError) -> None:
+        failure = ModelLoadError(
+            f"Model {model.name} lost its worker and could not be loaded again: {error.message}"
+        )
+        if error.status == OutOfResources.status:
+            failure.status, failure.type = OutOfResources.status, OutOfResources.type
+        _log.error("%s", failure.message, extra={"model": model.name})
+        model.reload = None  # a request that comes while these are answered starts another try
+        if isinstance(error, DiedWhileLoading):
+            self.dispatcher.offence(model, error)
+        self.dispatcher.fail_waiting(model, failure)
 
     def add_copy(self, model: Model) -> None:
         """Load a hot model into one more worker, in the background."""
@@ -369,11 +433,24 @@ class Residency:
         worker.kind = Kind.OWN
         for model in waiting:
             self.reload(model)
+        self._moving = waiting
         return True
+
+    @property
+    def moving(self) -> bool:
+        """Whether models that left a stalled worker are still being loaded elsewhere."""
+        return any(model.reload and not model.reload.done() for model in self._moving)
 
     def put_back(self, worker: Worker) -> None:
         """A worker that a slow model had for itself joins the shared ones again."""
         worker.kind = Kind.SHARED
+
+    def may_dissolve(self, worker: Worker) -> bool:
+        """Whether no load runs there and no model counts on this worker for its copies."""
+        models = [self.dispatcher.models[name] for name in worker.models if name in self.dispatcher.models]
+        return not self.is_loading(worker) and all(
+            model.min_copies == 1 or len(model.workers) > model.min_copies for model in models
+        )
 
     def dissolve(self, worker: Worker) -> None:
         """End a shared worker that is one too many; its models come back when they are called."""
@@ -414,5 +491,6 @@ class Residency:
         task.add_done_callback(self._background.discard)
 
 
-def _died_while_loading(model: Model, error: WorkerDied) -> MmekitError:
-    return ModelLoadError(f"Model {model.name} ended its worker while it was loaded: {error.message}")
+def _is_peoples_code(model: Model) -> bool:
+    """Whether anything but a built-in handler runs in this load."""
+    return model.load is not None and bool(model.load.handler or model.load.program)

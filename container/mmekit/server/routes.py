@@ -36,6 +36,9 @@ _log = logging.getLogger(__name__)
 _random = random.Random()
 
 _JSON: Headers = [(b"content-type", b"application/json")]
+#: A load's body is a name and a path; parsing must not hold the loop.
+_MAX_PARAMETERS_BYTES = 1024 * 1024
+
 _NO_METHOD = "Requested method is not allowed, please refer to API document."
 _NO_ROUTE = "Requested resource is not found, please refer to API document."
 
@@ -262,6 +265,8 @@ def _parameters(request: Request) -> Mapping[str, Any]:
     media_type = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
     if media_type != b"application/json":
         return parse_query(request.query)
+    if len(request.body) > _MAX_PARAMETERS_BYTES:
+        raise BadRequest(f"The body of a load is {len(request.body)} bytes; at most {_MAX_PARAMETERS_BYTES} are read.")
     try:
         values = json.loads(request.body)
     except (ValueError, RecursionError) as error:

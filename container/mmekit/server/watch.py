@@ -35,7 +35,10 @@ _THROTTLE_HISTORY = 6_000
 #: A worker that does not load is only ended for memory when it is this far above its models' costs.
 _EXCESS_BYTES = 32 * 1024 * 1024
 
-#: A shared worker beyond the target is dissolved when none of its models was called for this long.
+#: Room for a spare worker and what a first model may need, so that it is not taken for a load at once.
+_SPARE_BYTES = 32 * 1024 * 1024
+
+#: A shared worker beyond the target is dissolved when none of its models was called or loaded for this long.
 _POOL_IDLE_S = 60.0
 
 
@@ -98,11 +101,13 @@ class Watch:
 
     def _save_memory(self) -> None:
         """Usage is above the line: end the worker that took most of it, before the kernel takes one."""
+        at = self.memory.statement()
+        if at.limit_bytes - at.used_bytes > at.reserve_bytes * 3 // 4 and self.residency.free_idle():
+            return  # just above the line, there is time for that
         victim = self._victim()
         if victim is None:
             return
         model = victim.job.model if victim.job else ""
-        at = self.memory.statement()
         error = OutOfResources(
             f"Out of memory: {at.used_bytes >> 20} of {at.limit_bytes >> 20} MiB were used ({at.ceiling}, reserve "
             f"{at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; its worker was ended "
@@ -112,19 +117,19 @@ class Watch:
         victim.end(error)
 
     def _victim(self) -> Worker | None:
-        """A worker that loads goes first; else the one that is furthest above what its models cost."""
-        workers = [worker for worker in self.fleet.workers.values() if not worker.retiring]
-        loading = [worker for worker in workers if worker.job and isinstance(worker.job.message, Load)]
-        excess = {worker: self._excess_bytes(worker) for worker in loading or workers}
-        victim = max(excess, key=lambda worker: excess[worker], default=None)
-        if victim is None or (not loading and excess[victim] < _EXCESS_BYTES):
-            return None
-        return victim
+        """A large load goes first, then what is furthest above its models' costs, then any load."""
+        excess = {w: self._excess_bytes(w) for w in self.fleet.workers.values() if not w.retiring}
+        by_excess = sorted(excess, key=lambda worker: excess[worker], reverse=True)
+        loading = [w for w in by_excess if w.job and isinstance(w.job.message, Load)]
+        large = [w for w in (*loading, *by_excess) if excess[w] >= _EXCESS_BYTES]
+        return next(iter(large or loading), None)
 
     def _excess_bytes(self, worker: Worker) -> int:
         """What a worker uses beyond its start and the measured cost of its models: a load, a call, a leak."""
         costs = sum(model.cost_bytes for name in worker.models if (model := self.dispatcher.models.get(name)))
-        return process.anonymous_bytes(worker.pid) - worker.baseline_bytes - costs
+        # Memory shared with children or mapped without a file is nobody else's either.
+        used = process.anonymous_bytes(worker.pid) + process.status_bytes("RssShmem", worker.pid)
+        return used - worker.baseline_bytes - costs
 
     # --- stalls ------------------------------------------------------------------------------
 
@@ -141,8 +146,9 @@ class Watch:
             if running < max(self.config.stall_ms / 1000, 2 * model.usual_s):
                 continue
             if self.dispatcher.waiting_behind(worker):
-                self._stalled(worker, model, now)
-                return  # at most one at a time
+                if not self.residency.moving:  # one promotion at a time
+                    self._stalled(worker, model, now)
+                return
 
     def _stalled(self, worker: Worker, model: Model, now: float) -> None:
         if self.fleet.spare is None or not self.residency.move_neighbours(worker, model):
@@ -177,7 +183,7 @@ class Watch:
             demand = Demand(
                 copies=len(model.workers),
                 min_copies=model.min_copies,
-                backlog_s=now - model.backlog_since if model.backlog_since else 0.0,
+                backlog_s=now - model.backlog_since if model.backlog_since and model.queue else 0.0,
                 unneeded_s=now - model.copies_needed_at,
             )
             wanted = copies_wanted(demand, max(self.config.max_copies, model.min_copies), idle_cpus)
@@ -195,10 +201,13 @@ class Watch:
     def _check_pool(self, now: float) -> None:
         for worker in self.fleet.of_kind(Kind.OWN):
             self._end_probation(worker, now)
+        if self.fleet.spare is None and not self.memory.shortfall(_SPARE_BYTES):
+            self.fleet.want_spare()
         shared = self.fleet.of_kind(Kind.SHARED)
         if len(shared) > self.residency.target:
             for worker in shared:
-                if worker.idle and now - worker.last_call_at > _POOL_IDLE_S:
+                used_at = max(worker.last_call_at, worker.last_load_at)
+                if worker.idle and now - used_at > _POOL_IDLE_S and self.residency.may_dissolve(worker):
                     self.residency.dissolve(worker)
                     return
 

@@ -40,6 +40,9 @@ WRITE_BYTES = 256 * 1024
 #: How long a closed channel is believed before the process behind it is asked again.
 _EOF_GRACE_S = 0.5
 
+#: How long a worker whose channel has closed is waited for by the reaper.
+_REAP_GRACE_S = 2.0
+
 Body: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -56,6 +59,8 @@ class Job:
     timeout_s: float
     on_message: Callable[[Message, bytes | bytearray], None]
     on_lost: Callable[[MmekitError], None]
+    #: Called when the client of a streamed answer takes nothing for ``timeout_s``.
+    on_unread: Callable[[], None] | None = None
     started_at: float = 0.0
 
     @property
@@ -64,12 +69,13 @@ class Job:
 
 
 class Worker(asyncio.Protocol):
-    """A worker process. ``on_idle`` and ``on_exit`` are called on the event loop."""
+    """A worker process. ``on_started``, ``on_idle`` and ``on_exit`` are called on the event loop."""
 
     def __init__(
         self,
         number: int,
         kind: Kind,
+        on_started: Callable[[Worker], None],
         on_idle: Callable[[Worker], None],
         on_exit: Callable[[Worker, MmekitError], None],
     ) -> None:
@@ -78,6 +84,7 @@ class Worker(asyncio.Protocol):
         self.kind = kind
         self.pid = 0
         self.gpu_id: int | None = None
+        self.on_started = on_started
         self.on_idle = on_idle
         self.on_exit = on_exit
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -91,6 +98,7 @@ class Worker(asyncio.Protocol):
         self.job: Job | None = None
         self.control: deque[Job] = deque()
         self.last_call_at = 0.0
+        self.last_load_at = 0.0
         #: No new work: its process is about to end.
         self.retiring = False
         # Of the connection
@@ -98,6 +106,8 @@ class Worker(asyncio.Protocol):
         self._reader = FrameReader()
         self._outgoing: deque[Body] = deque()
         self._write_paused = False
+        self.stream_paused = False
+        self._paused_at = 0.0
         # How it ends
         self._end: MmekitError | None = None
         self._wait_status: int | None = None
@@ -116,9 +126,9 @@ class Worker(asyncio.Protocol):
     def run(self, job: Job) -> None:
         """Start a job now; the worker must have none."""
         assert self.job is None, f"worker {self.number} runs {self.job} already"
+        self._send(job.message, job.bodies)
         self.job = job
         job.started_at = time.monotonic()
-        self._send(job.message, job.bodies)
 
     async def call(self, message: Load | Unload, timeout_s: float) -> Message:
         """Run a load or unload when the worker comes to it, before requests; return its answer.
@@ -139,12 +149,12 @@ class Worker(asyncio.Protocol):
         return await answer
 
     def submit(self, job: Job) -> None:
-        """Queue a load or unload: they run before requests."""
+        """Queue a load or unload: they run before requests, and once the process has come up."""
         if not self.alive:
             job.on_lost(NotStarted("Worker died before this was started."))
             return
         self.control.append(job)
-        if self.job is None:
+        if self.job is None and self.started.done():
             self.next_control()
 
     def next_control(self) -> bool:
@@ -154,6 +164,10 @@ class Worker(asyncio.Protocol):
         self.run(self.control.popleft())
         return True
 
+    def paused_for(self, now: float) -> float:
+        """Return for how many seconds a slow client has held the running call up."""
+        return now - self._paused_at if self.stream_paused else 0.0
+
     def cancel_stream(self) -> None:
         """Tell the running call that its client has gone."""
         self._send(Cancel(), ())
@@ -161,10 +175,15 @@ class Worker(asyncio.Protocol):
     def pause_stream(self) -> None:
         """Stop reading: the client of a streamed answer is slow."""
         if self._transport and not self._transport.is_closing():
+            self.stream_paused = True
+            self._paused_at = time.monotonic()
             self._transport.pause_reading()
 
     def resume_stream(self) -> None:
-        if self._transport and not self._transport.is_closing():
+        if self.stream_paused and self._transport and not self._transport.is_closing():
+            self.stream_paused = False
+            if self.job:  # the client was slow, not the model
+                self.job.started_at += time.monotonic() - self._paused_at
             self._transport.resume_reading()
 
     # --- the end -----------------------------------------------------------------------------
@@ -173,7 +192,10 @@ class Worker(asyncio.Protocol):
         """Kill the process and its children now; ``reason`` is what its job is told."""
         self.retiring = True
         self._end = self._end or reason
-        self._kill_group()
+        if self.pid:
+            self._kill_group()
+        else:
+            self._abort()  # it leaves when it finds its channel closed
 
     def retire(self) -> None:
         """Close the channel: the worker leaves by itself when it is between calls."""
@@ -183,8 +205,9 @@ class Worker(asyncio.Protocol):
 
     def reaped(self, wait_status: int) -> None:
         """The process has ended (from the reaper); its children end with it."""
-        self._wait_status = wait_status
         self._kill_group()
+        self._wait_status = wait_status
+        self.resume_stream()  # else its end would not be seen
         if self._connected:
             # What it sent before is still to be read. A child of its that left the process group
             # can hold the channel open: do not wait for that.
@@ -197,7 +220,7 @@ class Worker(asyncio.Protocol):
             self._transport.abort()
 
     def _kill_group(self) -> None:
-        if self.pid:
+        if self.pid and self._wait_status is None:  # afterwards the number may be another's
             try:
                 os.killpg(self.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
@@ -241,6 +264,8 @@ class Worker(asyncio.Protocol):
                 self.baseline_bytes = message.anon_bytes
                 if not self.started.done():
                     self.started.set_result(None)
+                    self.on_started(self)
+                    self.next_control()
                 continue
             job = self.job
             if job is None:
@@ -249,9 +274,18 @@ class Worker(asyncio.Protocol):
             if not isinstance(message, StreamStart | Part):
                 # The worker gets its next job before anybody is answered: it need not wait for that.
                 self.job = None
-                if not self.next_control():
-                    self.on_idle(self)
+                self.resume_stream()  # its end came in the same read as the part that asked for a pause
+                self._next_job(job)
             job.on_message(message, body)
+
+    def _next_job(self, last: Job) -> None:
+        """Loads come before requests, but not one load after the other while requests wait."""
+        if isinstance(last.message, Invoke):
+            self.next_control()
+        if self.job is None:
+            self.on_idle(self)
+        if self.job is None:
+            self.next_control()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connected = False
@@ -261,6 +295,8 @@ class Worker(asyncio.Protocol):
         elif not self.pid:
             # It ended before it said its pid; the reaper cannot tell whose status that was.
             self._finish()
+        else:
+            asyncio.get_running_loop().call_later(_REAP_GRACE_S, self._finish)
 
     def pause_writing(self) -> None:
         self._write_paused = True

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NoReturn
 
 from mmekit import process
+from mmekit.errors import PredictionFailed
 from mmekit.worker import failures, loader, output
 from mmekit.worker.context import Request
 from mmekit.worker.messages import (
@@ -155,11 +156,14 @@ class Worker:
             leave(1)
 
     def _predict(self, message: Invoke, requests: list[Request]) -> list[loader.Result]:
-        model = self.models[message.model]
         try:
-            return model(requests, message.alone)
+            results = self.models[message.model](requests, message.alone)
         except BaseException as error:  # noqa: BLE001 - people's code
             return [error] * len(requests)
+        if len(results) != len(requests):
+            mismatch = PredictionFailed(f"The handler gave {len(results)} answers to {len(requests)} requests.")
+            return [mismatch] * len(requests)
+        return results
 
     def _reply(self, message: Invoke, result: loader.Result) -> tuple[Reply, bytes, bool]:
         if not isinstance(result, BaseException):
@@ -172,8 +176,8 @@ class Worker:
         return Reply(failure.status, [], 0, failure), b"", bool(getattr(result, "fatal", False))
 
     def _failure(self, message: Invoke, error: BaseException) -> Failure:
-        model = self.models[message.model]
-        failure = failures.failure_of(error, model.code_dirs, "invoke")
+        model = self.models.get(message.model)
+        failure = failures.failure_of(error, model.code_dirs if model else [], "invoke")
         failures.log_failure(error, message.model, failure)
         return failure
 
@@ -312,7 +316,8 @@ def _give_back() -> None:
 def _set_threads(environ: Mapping[str, str]) -> None:
     """Apply the user's OMP_NUM_THREADS: the template was warmed up with one thread."""
     threads = int(environ.get("MMEKIT_WORKER_THREADS", "1"))
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    for name in process.THREAD_VARIABLES:
+        os.environ[name] = str(threads)
     if threads == 1:
         return
     if torch := sys.modules.get("torch"):

@@ -128,3 +128,7 @@ def do_headers(rest, context):
 def do_status(rest, context):
     context.set_response_status(int(rest), "as asked", 0)
     return "with a status"
+
+
+def do_time(rest, context):
+    return repr(time.monotonic())

@@ -1,0 +1,193 @@
+"""The log: one JSON object a line, what models print under their names, tracebacks, and no noise."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import MODELS, Server, image_server, until
+
+LEVELS = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with image_server(
+        tmp_path_factory.mktemp("models"), ["a", "b", "c/ü 模\x01\x02\nd"], MMEKIT_WORKERS="1"
+    ) as server:
+        yield server
+    assert server.raw
+    for line in server.raw:
+        is_log_line(line)
+
+
+def is_log_line(line: str) -> None:
+    """Hold a line of standard error to its form."""
+    assert line.endswith("\n")
+    record = json.loads(line)
+    assert {"time", "level", "logger", "message"} <= set(record)
+    assert set(record) <= {
+        *("time", "level", "logger", "message", "exception"),
+        *("model", "target", "worker", "stream", "request_id"),
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record["time"])
+    assert record["level"] in LEVELS
+
+
+def test_what_a_model_prints_carries_its_name(server: Server) -> None:
+    for name in ("a", "b"):
+        assert server.invoke(name, f"print hello from {name}").text == "printed"
+    for name in ("a", "b"):
+        (line,) = until(lambda name=name: server.logged(f"hello from {name}"))
+        assert (line["model"], line["stream"], line["level"]) == (name, "stdout", "INFO")
+        assert line["worker"] > 0
+
+
+def test_a_name_with_control_characters_does_not_break_the_log(server: Server) -> None:
+    assert server.invoke("c%2F%C3%BC%20%E6%A8%A1%01%02%0Ad", "print odd name").text == "printed"
+    (line,) = until(lambda: server.logged("odd name"))
+    assert line["model"] == "c/ü 模\x01\x02\nd"
+
+
+def test_what_looks_like_a_log_line_is_a_message_all_the_same(server: Server) -> None:
+    forged = '{"time": "now", "level": "CRITICAL", "logger": "mmekit", "message": "forged"}'
+    assert server.invoke("a", f"print {forged}").status == 200
+    (line,) = until(lambda: server.logged("forged"))
+    assert (line["level"], line["model"], line["message"]) == ("INFO", "a", forged)
+
+
+@pytest.mark.parametrize("text", ["ERROR is what I print", "INFO: ready", "CRITICAL"])
+def test_a_printed_word_that_names_a_level_stays(server: Server, text: str) -> None:
+    assert server.invoke("a", f"print {text} once").status == 200
+    (line,) = until(lambda: server.logged(f"{text} once"))
+    assert line["level"] == "INFO"
+    assert line["message"] == f"{text} once"
+
+
+def test_several_lines_of_one_print_are_several_lines_of_the_log(server: Server) -> None:
+    assert server.invoke("a", "print first of two\nsecond of two").status == 200
+    until(lambda: server.logged("second of two"))
+    assert [line["message"] for line in server.lines if "of two" in line["message"]] == [
+        "first of two",
+        "second of two",
+    ]
+
+
+def test_bytes_that_are_no_text_do_not_break_the_log(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "inference.py").write_text(
+        "import os, sys\n"
+        "def model_fn(model_dir):\n    return None\n"
+        "def transform_fn(model, input_data, content_type, accept):\n"
+        "    os.write(1, b'past python \\xff\\xfe\\n')\n"
+        "    sys.stdout.buffer.write(b'buffered \\xff\\n')\n"
+        "    print('half a character \\ud800')\n"
+        "    return 'printed', 'text/plain'\n"
+    )
+    assert server.load("raw", tmp_path).status == 200
+    assert server.invoke("raw", b"").text == "printed"
+    until(lambda: server.logged("past python"))
+    until(lambda: server.logged("buffered"))
+    until(lambda: server.logged("half a character"))
+    assert server.unload("raw").status == 200
+
+
+def test_the_traceback_of_a_handlers_error_is_in_the_log(server: Server) -> None:
+    assert server.invoke("a", "raise the reason").status == 503
+    until(lambda: server.logged("Traceback (most recent call last)"))
+    lines = [line for line in server.lines if line.get("model") == "a"]
+    text = "\n".join(str(line["message"]) for line in lines)
+    assert "ValueError: the reason" in text
+    assert re.search(r'File ".*image_handler\.py", line \d+, in do_raise', text)
+    (first,) = [line for line in lines if "Prediction failed: ValueError: the reason" in line["message"]]
+    assert first["level"] == "ERROR"
+
+
+def test_the_traceback_of_a_failed_load_is_in_the_log(server: Server) -> None:
+    assert server.load("broken", MODELS / "raises_on_load").status == 500
+    until(lambda: server.logged("Load of broken failed"))
+    until(lambda: [line for line in server.logged("in model_fn") if line.get("model") == "broken"])
+
+
+def test_a_crash_is_in_the_log_with_its_reason(server: Server) -> None:
+    assert server.invoke("a", "exit 9").status == 500
+    (line,) = until(lambda: server.logged("exited with code 9"))
+    assert line["level"] == "WARNING"
+    assert server.invoke("a", "echo on").status == 200
+
+
+def test_loads_and_unloads_are_in_the_log(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("x")
+    assert server.load("noted", tmp_path).status == 200
+    assert server.unload("noted").status == 200
+    (loaded,) = until(lambda: server.logged("Loaded noted from"))
+    assert str(tmp_path) in loaded["message"]
+    assert loaded["model"] == "noted"
+    until(lambda: server.logged("Unloaded noted."))
+
+
+def test_pings_and_answers_that_are_well_leave_no_lines(server: Server) -> None:
+    before = len(server.lines)
+    for _ in range(20):
+        assert server.get("/ping").status == 200
+        assert server.get("/models").status == 200
+        assert server.invoke("b", "echo quiet").status == 200
+    assert server.invoke("b", "print the end of the quiet").status == 200
+    until(lambda: server.logged("the end of the quiet"))
+    assert not [line for line in server.lines[before:] if "/ping" in line["message"]]
+    assert len(server.lines) - before < 5
+
+
+def test_megabytes_of_prints_stop_nobody(tmp_path: Path) -> None:
+    with image_server(tmp_path, ["a"]) as server:
+        assert server.load("noisy", MODELS / "prints_megabytes").status == 200
+        calls = [server.later(server.invoke, "noisy", b"1") for _ in range(3)]
+        while not all(call.done() for call in calls):
+            assert server.get("/ping").seconds < 1
+            assert server.invoke("a", "echo quick").text == "quick"
+        assert {call.result().text for call in calls} == {"printed"}
+        until(lambda: [line for line in server.logged("zzzz") if line["model"] == "noisy"])
+        cut = [line for line in server.logged("yyyy") if line["model"] == "noisy"]
+        assert all(len(line["message"]) < 9000 for line in cut)
+        assert "line cut after" in cut[0]["message"]
+    for line in server.raw:
+        is_log_line(line)
+
+
+def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path) -> None:
+    """A full pipe at standard error: lines are dropped, calls go on."""
+    import os
+    import signal
+    import subprocess
+
+    from tests.support.server import COMMAND, image_environ, plain_model
+
+    server = Server(**image_environ())
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [COMMAND, "serve"], env=server.environ, stderr=writer, stdin=subprocess.DEVNULL
+    )
+    os.close(writer)
+    try:
+        text = b""
+        while b"Listening on 127.0.0.1:" not in text:
+            text += os.read(reader, 4096)
+        server.port = int(re.search(rb"Listening on 127.0.0.1:(\d+)", text)[1])  # type: ignore[index]
+        until(lambda: server.get("/ping").status == 200)
+        assert server.load("a", plain_model(tmp_path)).status == 200
+        for _ in range(40):
+            assert server.invoke("a", "print " + "x" * 8000, timeout_s=10).text == "printed"
+        assert server.get("/ping").seconds < 1
+        process.send_signal(signal.SIGTERM)
+        while os.read(reader, 65536):
+            pass
+        assert process.wait(20) == 0
+    finally:
+        os.close(reader)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
