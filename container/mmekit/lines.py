@@ -82,7 +82,7 @@ class LineParser:
         rest, self._rest = self._rest, b""
         lines = [line] if rest and (line := self._line(rest)) else []
         for (model, stream), text in self._begun.items():
-            lines.append(Line(_name(model), stream.decode(), _text(text)))
+            lines.append(Line(_name(model), stream.decode("utf-8", "replace"), _text(text)))
         self._begun.clear()
         return lines
 

@@ -31,7 +31,7 @@ _LEVELS = {"CRITICAL": 50, "ERROR": 40, "WARNING": 30, "INFO": 20, "DEBUG": 10}
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON: time (UTC, ms), level, logger, message, and extras that are set."""
+    """Formats a record as one line of JSON: time (UTC, ms), level, logger, message, extras that are set."""
 
     def format(self, record: logging.LogRecord) -> str:
         milliseconds = int(record.created * 1000) % 1000
@@ -133,7 +133,8 @@ class OutputCollector:
             del self._parsers[descriptor]
 
     def _write(self, worker: int, model: str | None, stream: str | None, text: str) -> None:
-        level, message = _level_of(text)
+        # What a worker logs goes to its standard error; on the other a level is a word that a model printed.
+        level, message = (logging.INFO, text) if stream == "stdout" else _level_of(text)
         self._log.log(level, "%s", message, extra={"worker": worker, "model": model, "stream": stream})
 
 

@@ -1,4 +1,4 @@
-"""The routes and their answers, in SageMaker's and MMS's words: load, list, describe, unload, invoke, ping."""
+"""The routes and their answers, in the words of SageMaker and MMS: models, pages, invocations, ping."""
 
 from __future__ import annotations
 

@@ -100,7 +100,9 @@ def test_the_answer_has_the_type_that_accept_wants_most(
     x = rows(3, seed=6)
     answer = server.invoke(framework, csv(x), "text/csv", Accept=accept)
     assert answer.headers["content-type"].partition(";")[0] == given
-    np.testing.assert_allclose(predictions(answer), trained[framework].predict(x).reshape(-1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        predictions(answer), trained[framework].predict(x).reshape(-1), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -273,10 +273,15 @@ def test_a_load_may_map_its_files_and_a_little_more() -> None:
     assert load_data_bytes(300 * MIB, file_bytes=100 * MIB) == (300 + 32) * MIB
 
 
-def test_calls_may_take_what_is_left_of_the_limit_but_never_nothing(memory: Memory, machine: Machine) -> None:
-    assert call_data_bytes(memory.statement()) == 824 * MIB
+def test_calls_may_take_the_limit_less_the_reserve_whatever_is_used(memory: Memory, machine: Machine) -> None:
+    assert call_data_bytes(memory.statement()) == (1024 - 64) * MIB
     machine.used_now = 1020 * MIB
-    assert call_data_bytes(memory.statement()) == 64 * MIB
+    assert call_data_bytes(memory.statement()) == (1024 - 64) * MIB
+
+
+def test_calls_may_always_take_64_mib(machine: Machine) -> None:
+    machine.limit_bytes = 100 * MIB
+    assert call_data_bytes(Memory(machine, reserve_bytes=64 * MIB).statement()) == 64 * MIB
 
 
 _GROW = """

@@ -104,8 +104,8 @@ class Person:
     def leave(self, name: str) -> None:
         body = random.Random(self.count).choice(["sleep 0.02", "stream 50 5000 0.001", "echo x"])
         with socket.create_connection(("127.0.0.1", self.server.port), timeout=10) as client:
-            head = f"POST /models/{quoted(name)}/invoke HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
-            client.sendall(head.encode() + body.encode())
+            head = f"POST /models/{quoted(name)}/invoke HTTP/1.1\r\nHost: a\r\n"
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
     def look(self, name: str) -> None:
         listed = self.server.get("/models")
@@ -122,8 +122,8 @@ class Person:
 
 
 VERBS = {
-    "load": 6, "load_broken": 1, "load_own": 1, "unload": 3, "invoke": 10, "stream": 2, "raises": 1, "crash": 1,
-    "leave": 2, "look": 2,
+    "load": 6, "load_broken": 1, "load_own": 1, "unload": 3, "invoke": 10, "stream": 2, "raises": 1,
+    "crash": 1, "leave": 2, "look": 2,
 }  # fmt: skip
 
 

@@ -235,7 +235,8 @@ def test_the_body_limit_holds_to_the_byte_and_names_the_variable_that_wins(
         over = server.invoke("m", b"x" * (limit + 1))
         assert over.status == 413
         assert over.message == (
-            f"The request body has {limit + 1} bytes; the limit is {limit} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)."
+            f"The request body has {limit + 1} bytes; the limit is {limit} bytes "
+            "(SAGEMAKER_MAX_PAYLOAD_IN_MB)."
         )
         assert server.invoke("m", b"x" * limit).status == 404
 

@@ -154,6 +154,7 @@ class Dispatcher:
         """The worker ended during this call: answer one request, run several again, each alone."""
         model.running -= 1
         if len(batch) > 1 and isinstance(error, WorkerDied):
+            model.own_until = time.monotonic() + MEMORY_S  # one of them may well do it again
             for pending in batch:
                 pending.alone = True
             model.queue.push_back(batch)
@@ -206,8 +207,8 @@ class Dispatcher:
                 for pending in model.queue.expire(now - model.timeout_s):
                     pending.caller.fail(
                         PredictionTimeout(
-                            f"Model {model.name}: the request waited {model.timeout_s:g} s and no worker came "
-                            f"free (SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS)."
+                            f"Model {model.name}: the request waited {model.timeout_s:g} s and no worker "
+                            f"came free (SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS)."
                         )
                     )
                 self._drained(model)

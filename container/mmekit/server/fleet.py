@@ -149,8 +149,11 @@ class Template:
                 self.ready.set()
                 _log.info("Template %d is ready: imports took %.0f ms.", self.pid, message.imports_ms)
             elif isinstance(message, Forked) and message.number == self._number:
-                if self._forked and not self._forked.done():
-                    self._forked.set_result(message)
+                self._fork_answered(message)
+
+    def _fork_answered(self, answer: Forked) -> None:
+        if self._forked and not self._forked.done():
+            self._forked.set_result(answer)
 
     def _lost(self) -> None:
         self.readings.forget(self.pid)
@@ -373,6 +376,8 @@ class Fleet:
         except asyncio.CancelledError:
             worker.end(WorkerDied("Nobody waits for this worker any more."))
             raise
+        if not worker.alive:
+            raise WorkerDied("A new worker ended as soon as it had come up.")
         self._came_up = True
         self.readings.watch(worker.pid, 0 if exec_fresh else worker.baseline_bytes)
         return worker

@@ -85,7 +85,7 @@ class Model:
         return self.registration.name
 
     def loaded(self, batches: bool, cost_bytes: int, load_ms: float) -> None:
-        """Take in what the worker said: built-in handlers batch what waits, people's own what they asked for."""
+        """Note what the worker said: built-in handlers batch what waits, people's own as they asked."""
         self.cost_bytes = cost_bytes
         self.load_ms = load_ms
         size = self.registration.batch_size

@@ -139,8 +139,11 @@ class Residency:
                 reply = await self._once_more(model, worker, grant, reply)
             if isinstance(reply, LoadFailed):
                 raise AnsweredError(reply.failure)
-        except BaseException:
+        except BaseException as error:
             self.memory.release(grant)
+            is_507 = isinstance(error, MmekitError) and error.status == OutOfResources.status
+            if is_507 and not self._others_loaded(model):
+                raise ModelLoadError(str(error)) from None  # as in _admit
             raise
         finally:
             self._settled.set()
@@ -245,7 +248,9 @@ class Residency:
         own = self.fleet.count(Kind.OWN)
         cap = self.config.max_own_workers
         if cap == 0:
-            raise ModelLoadError("The model needs a worker of its own and none is allowed: MMEKIT_MAX_OWN_WORKERS=0.")
+            raise ModelLoadError(
+                "The model needs a worker of its own and none is allowed: MMEKIT_MAX_OWN_WORKERS=0."
+            )
         if cap is not None and own >= cap:
             raise OutOfResources(
                 f"{own} models have a worker of their own and no more are allowed "
@@ -258,8 +263,9 @@ class Residency:
         processes, descriptors = pids_headroom(), descriptor_headroom()
         if (processes is not None and processes < _PROCESS_ROOM) or descriptors < _DESCRIPTOR_ROOM:
             raise OutOfResources(
-                f"There are {len(self.fleet.workers)} workers; {processes} more processes and {descriptors} more "
-                f"descriptors are allowed, and some must stay free. Unload models that have a worker of their own."
+                f"There are {len(self.fleet.workers)} workers; {processes} more processes and {descriptors} "
+                f"more descriptors are allowed, and some must stay free. Unload models that have a worker of "
+                f"their own."
             )
 
     async def _shared_worker(self, model: Model) -> Worker:

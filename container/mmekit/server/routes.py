@@ -266,7 +266,9 @@ def _parameters(request: Request) -> Mapping[str, Any]:
     if media_type != b"application/json":
         return parse_query(request.query)
     if len(request.body) > _MAX_PARAMETERS_BYTES:
-        raise BadRequest(f"The body of a load is {len(request.body)} bytes; at most {_MAX_PARAMETERS_BYTES} are read.")
+        raise BadRequest(
+            f"The body of a load is {len(request.body)} bytes; at most {_MAX_PARAMETERS_BYTES} are read."
+        )
     try:
         values = json.loads(request.body)
     except (ValueError, RecursionError) as error:
@@ -287,7 +289,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadRequest(f"Parameter {name} has half a character, a lone surrogate: {value!a:.200}.") from None
+        raise BadRequest(f"Parameter {name} has a lone surrogate, half a character: {value!a:.99}.") from None
     return value
 
 

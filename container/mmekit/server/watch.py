@@ -109,8 +109,8 @@ class Watch:
             return
         model = victim.job.model if victim.job else ""
         error = OutOfResources(
-            f"Out of memory: {at.used_bytes >> 20} of {at.limit_bytes >> 20} MiB were used ({at.ceiling}, reserve "
-            f"{at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; its worker was ended "
+            f"Out of memory: {at.used_bytes >> 20} of {at.limit_bytes >> 20} MiB were used ({at.ceiling}, "
+            f"reserve {at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; its worker was ended "
             f"before the kernel would have ended one. Unload other models."
         )
         _log.error("%s", error, extra={"model": model})
@@ -176,14 +176,15 @@ class Watch:
             if (
                 model.state is not State.READY
                 or not model.workers
-                or (model.copying
-                and not model.copying.done())
+                or (model.copying and not model.copying.done())
             ):
                 continue
+            if not model.queue.drop_gone_heads():
+                model.backlog_since = None  # it was answered, or its clients have left
             demand = Demand(
                 copies=len(model.workers),
                 min_copies=model.min_copies,
-                backlog_s=now - model.backlog_since if model.backlog_since and model.queue else 0.0,
+                backlog_s=now - model.backlog_since if model.backlog_since else 0.0,
                 unneeded_s=now - model.copies_needed_at,
             )
             wanted = copies_wanted(demand, max(self.config.max_copies, model.min_copies), idle_cpus)
@@ -212,11 +213,13 @@ class Watch:
                     return
 
     def _end_probation(self, worker: Worker, now: float) -> None:
-        """A model that was given a worker after a stall shares again when its time is over."""
+        """Models that were left alone in a worker after a stall share again when their time is over."""
         models = [self.dispatcher.models[name] for name in worker.models if name in self.dispatcher.models]
-        if len(models) == 1 and worker.idle and models[0].own_until < now:
-            if self.residency.rule.kind_for(models[0].needs) is Kind.SHARED:
-                self.residency.put_back(worker)
+        if not models or not worker.idle or any(model.own_until >= now for model in models):
+            return
+        # More than one when loads waited there for the one that stalled.
+        if all(self.residency.rule.kind_for(model.needs) is Kind.SHARED for model in models):
+            self.residency.put_back(worker)
 
     def _idle_cpus(self, now: float) -> float:
         """CPUs that server and workers left unused since the last look."""

@@ -161,7 +161,9 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - people's code
             return [error] * len(requests)
         if len(results) != len(requests):
-            mismatch = PredictionFailed(f"The handler gave {len(results)} answers to {len(requests)} requests.")
+            mismatch = PredictionFailed(
+                f"The handler gave {len(results)} answers to {len(requests)} requests."
+            )
             return [mismatch] * len(requests)
         return results
 

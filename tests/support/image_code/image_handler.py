@@ -17,8 +17,17 @@ _kept = []
 def handle(data, context):
     """MMS style: called with None once at the load."""
     if data is None:
-        return None
+        return _load(pathlib.Path(context.system_properties["model_dir"]))
     return [_act(row["body"].decode(), context) for row in data]
+
+
+def _load(folder):
+    """A model's files say what its load does: take MiB for a while, or touch a file and sleep."""
+    heavy, slow = folder / "heavy_load", folder / "slow_load"
+    if heavy.exists():
+        _ = b"x" * (int(heavy.read_text()) << 20)
+    if slow.exists():
+        do_hold(slow.read_text(), None)
 
 
 def _act(body, context):
@@ -54,6 +63,14 @@ def do_random(rest, context):
 def do_sleep(rest, context):
     time.sleep(float(rest))
     return f"slept {rest}"
+
+
+def do_hold(rest, context):
+    """Touch a file, so that a test sees the call run, and sleep."""
+    seconds, _, path = rest.partition(" ")
+    pathlib.Path(path).touch()
+    time.sleep(float(seconds))
+    return f"held {seconds}"
 
 
 def do_spin(rest, context):

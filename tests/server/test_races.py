@@ -1,0 +1,503 @@
+"""Regressions: things that happen at the same time, or in an order that nobody thought of first."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mmekit import process
+from tests.support.looking import EVALUATE, alive, code_model, exists, look, looking_environ, module
+from tests.support.server import Answer, Server, image_environ, image_server, plain_model, until
+
+MIB = 1024 * 1024
+
+#: Own code that keeps this many MiB.
+KEEPS = EVALUATE + "\ndef model_fn(model_dir):\n    return bytearray(b'x') * ({mib} << 20)\n"
+
+#: Own code that lets an outside file decide what its load does, so that its folder stays as it was.
+ASKS_FIRST = EVALUATE + "\nif os.path.exists({path!r}):\n    os._exit(9)\n"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Three models in one shared worker, and a spare."""
+    with image_server(tmp_path, ["a", "b", "c"], MMEKIT_WORKERS="1") as server:
+        assert len({server.facts(name)["pid"] for name in "abc"}) == 1
+        yield server
+
+
+def slow_model(folder: Path, name: str, seconds: float) -> tuple[Path, Path]:
+    """A model whose load sleeps; return its folder and the file that is there once it does."""
+    path, begun = plain_model(folder, name), folder / f"{name}-begun"
+    (path / "slow_load").write_text(f"{seconds} {begun}")
+    return path, begun
+
+
+def workers(server: Server) -> set[int]:
+    """The processes of all workers, the spare among them."""
+    return server.family() - {server.pid, server.template_pid()}
+
+
+def copies(server: Server, name: str) -> list[str]:
+    return [worker["id"] for worker in server.get(f"/models/{name}").json["workers"]]
+
+
+def hold(server: Server, name: str, seconds: float, begun: Path) -> Callable[[], Answer]:
+    """Start a call that takes so long; returns when it runs."""
+    begun.unlink(missing_ok=True)
+    call = server.later(server.invoke, name, f"hold {seconds} {begun}")
+    until(begun.exists, what=f"the call of {name} running")
+    return call.result
+
+
+def send(server: Server, name: str, body: str, times: int = 1, receive_bytes: int = 0) -> socket.socket:
+    """Send invocations, pipelined, and return their connection without reading."""
+    client = socket.socket()
+    if receive_bytes:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    client.settimeout(30)
+    client.connect(("127.0.0.1", server.port))
+    head = f"POST /models/{name}/invoke HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+    client.sendall((head + body).encode() * times)
+    return client
+
+
+# --- stalls ------------------------------------------------------------------------------------
+
+
+def test_a_load_that_stalls_its_worker_goes_on_while_the_neighbours_are_answered_elsewhere(
+    tmp_path: Path,
+) -> None:
+    with image_server(tmp_path, ["a"], MMEKIT_WORKERS="1") as server:
+        before = server.facts("a")["pid"]
+        time.sleep(1.1)  # slow loads avoid a worker whose models were called within a second
+        path, begun = slow_model(tmp_path, "b", 1.5)
+        load = server.later(server.load, "b", path)
+        until(begun.exists, what="the load running")
+        behind = server.later(server.load, "c", plain_model(tmp_path, "c"))
+        until(lambda: "loading" in server.get("/models/c").message)
+        time.sleep(0.1)  # its folder is looked at, then it waits for the worker
+        moved = server.facts("a")["pid"]
+        assert not load.done(), "it waited for the load"
+        assert moved != before
+        assert (load.result().status, behind.result().status) == (200, 200)
+        assert server.facts("b")["pid"] == server.facts("c")["pid"] == before
+        # The two share like others again: one that stalls does not hold the other.
+        held = hold(server, "b", 1.5, tmp_path / "held")
+        answer = server.invoke("c", "echo elsewhere")
+        assert (answer.text, answer.seconds < 1) == ("elsewhere", True)
+        assert held().status == 200
+
+
+# --- streams to slow clients -------------------------------------------------------------------
+
+STREAMS = [
+    (parts, size * 1024)
+    for size in (64, 16, 200)
+    for parts in (1, 2, 3, 4, 6, 8, 12, 16)
+]  # fmt: skip
+
+
+def _read_late(server: Server, name: str, parts: int, size: int) -> tuple[int, Answer]:
+    """Let the answer pile up for half a second, then read it; return its size and the next answer."""
+    with send(server, name, f"stream {parts} {size} 0", receive_bytes=4096) as client:
+        time.sleep(0.5)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
+        received = bytearray()
+        while not received.endswith(b"\r\n0\r\n\r\n"):
+            received += client.recv(MIB)
+        return received.count(b"."), server.invoke(name, "echo next", timeout_s=5)
+
+
+def test_after_a_streamed_answer_to_a_slow_client_its_worker_takes_the_next_call_at_once(
+    tmp_path: Path,
+) -> None:
+    """The end may come in the same read as the part that asked for a pause."""
+    names = [f"m{number}" for number in range(8)]
+    with image_server(tmp_path, names, MMEKIT_SHARING="never") as server:
+        for start in range(0, len(STREAMS), len(names)):
+            pairs = zip(names, STREAMS[start : start + len(names)], strict=True)
+            reads = {
+                stream: server.later(_read_late, server, name, *stream)  # type: ignore[arg-type]
+                for name, stream in pairs
+            }
+            for (parts, size), read in reads.items():
+                received, following = read.result()  # type: ignore[misc]
+                assert received == parts * (size - 6)
+                assert following.text == "next"
+                assert following.seconds < 2, (parts, size)
+
+
+def test_slow_clients_do_not_quarantine_a_model(tmp_path: Path) -> None:
+    """The clock of a call stands still while its client is what is slow."""
+    with image_server(
+        tmp_path, [], MMEKIT_WORKERS="1", MMEKIT_STALL_MS="100000",
+        SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1",
+    ) as server:  # fmt: skip
+        assert server.load("a", plain_model(tmp_path, "a"), initial_workers=3).status == 200
+        clients = [send(server, "a", f"stream 64 {MIB // 4} 0", receive_bytes=4096) for _ in range(3)]
+        time.sleep(1.8)
+        for client in clients:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
+            received = bytearray()
+            while data := client.recv(MIB):
+                received += data
+                if received.endswith(b"\r\n0\r\n\r\n"):
+                    break
+            client.close()
+            assert received.endswith(b"\r\n0\r\n\r\n"), "the answer was cut"
+        assert server.invoke("a", "echo well").text == "well"
+        assert not server.logged("is ended")
+
+
+# --- workers that die early --------------------------------------------------------------------
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _is_stopped(pid: int) -> bool:
+    return _stat(pid)[0] == "T"
+
+
+def _waits_for_work(pid: int) -> bool:
+    """Whether a worker has come up, so that its first message is on the way, and sleeps."""
+    try:
+        return os.getsid(pid) == pid and _stat(pid)[0] == "S" and os.stat(f"/proc/{pid}/fd/3") is not None
+    except OSError:
+        return False
+
+
+def test_a_worker_that_dies_before_its_first_message_is_read_is_not_kept(tmp_path: Path) -> None:
+    """The reaper hears of its end before anybody knows its number."""
+    with image_server(tmp_path, ["a"], MMEKIT_WORKERS="1") as server:
+        template = server.template_pid()
+        for number in range(3):
+            until(lambda: len(workers(server)) == number + 2, what="a spare")  # noqa: B023
+            os.kill(template, signal.SIGSTOP)
+            # It takes the spare; the next one is ordered, and not forked yet.
+            assert server.load(f"own-{number}", code_model(tmp_path, f"own-{number}")).status == 200
+            known = workers(server)
+            os.kill(server.pid, signal.SIGSTOP)
+            until(lambda: _is_stopped(server.pid))
+            os.kill(template, signal.SIGCONT)
+            (new,) = until(lambda: workers(server) - known)  # noqa: B023
+            until(lambda: _waits_for_work(new))  # noqa: B023
+            os.kill(new, signal.SIGKILL)
+            until(lambda: not alive(new))  # noqa: B023
+            os.kill(server.pid, signal.SIGCONT)
+        until(lambda: len(workers(server)) == 5, what="a spare that lives")
+        answer = server.load("late", code_model(tmp_path, "late"), timeout_s=10)
+        assert answer.status == 200
+        assert look(server, "late", "1 + 1") == 2
+
+
+def test_ping_stays_200_while_the_template_is_replaced(tmp_path: Path) -> None:
+    slow = module(tmp_path / "lib", "slow_to_import", "import time\ntime.sleep(0.5)\n")
+    environ = looking_environ(slow, MMEKIT_PRELOAD="slow_to_import", MMEKIT_WORKERS="1")
+    with Server(**environ) as server:
+        assert server.load("a", plain_model(tmp_path, "a")).status == 200
+        ready = len(server.logged("is ready: imports took"))
+        os.kill(server.template_pid(), signal.SIGKILL)
+        statuses = set()
+        until(
+            lambda: (
+                statuses.add(server.get("/ping").status)
+                or len(server.logged("is ready: imports took")) > ready
+            ),
+            what="the new template being ready",
+        )
+        assert statuses == {200}
+        assert look(server, "a", "1 + 1") == 2
+
+
+def test_a_model_that_shadows_the_template_and_is_loaded_before_it_is_ready_runs_its_own_copy(
+    tmp_path: Path,
+) -> None:
+    """Until the template is ready nobody knows what it imports; single-model mode does not wait for that."""
+    library = module(tmp_path / "lib", "pricing", "import time\ntime.sleep(0.5)\nVERSION = 'of the image'\n")
+    code_model(tmp_path / "ml", "model", "import pricing\n" + EVALUATE, pricing="VERSION = 'of the model'\n")
+    environ = looking_environ(
+        library,
+        SAGEMAKER_MULTI_MODEL="false", SAGEMAKER_BASE_DIR=str(tmp_path / "ml"), MMEKIT_PRELOAD="pricing",
+    )  # fmt: skip
+    with Server(**environ) as server:
+        answer = server.request("POST", "/invocations", "pricing.VERSION")
+        assert (answer.status, answer.json) == (200, "of the model")
+
+
+# --- copies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sharing", ["auto", "always"])
+def test_an_unload_while_a_copy_is_being_loaded_answers_when_that_is_out_again(
+    tmp_path: Path, sharing: str
+) -> None:
+    """A load cannot be called back once a worker has begun it."""
+    steps = tmp_path / "steps"
+    program = EVALUATE + textwrap.dedent(f"""
+        def step(text):
+            with open({str(steps)!r}, "a") as file:
+                file.write(text)
+
+        def model_fn(model_dir):
+            step("(")
+            if os.path.getsize({str(steps)!r}) > 4:
+                time.sleep(0.8)
+            held = bytearray(b"x") * (100 << 20)
+            step(")")
+            return held
+    """)
+    environ = looking_environ(MMEKIT_WORKERS="2", MMEKIT_SHARING=sharing)
+    with Server(**environ) as server:
+        assert server.load("m", code_model(tmp_path, "m", program), initial_workers=2).status == 200
+        killed = look(server, "m", "os.getpid()")
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: steps.read_text() == "()()(", what="the copy being loaded again")
+        assert server.unload("m").status == 200
+        assert steps.read_text() == "()()()", "it answered before the copy was there"
+        assert [pid for pid in workers(server) if process.anonymous_bytes(pid) > 60 * MIB] == []
+        assert server.models() == []
+        assert server.load("m", code_model(tmp_path, "m")).status == 200
+
+
+def _with_constant(folder: Path, name: str, value: float) -> str:
+    """Return a folder for PYTHONPATH that sets a constant of the server's when that starts."""
+    module_name, _, constant = name.rpartition(".")
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        textwrap.dedent(f"""
+            import sys
+            if "serve" in sys.orig_argv:
+                import {module_name}
+                {name} = {value}
+        """)
+    )
+    return str(folder)
+
+
+def test_copies_that_were_asked_for_are_not_dissolved_though_they_are_more_than_the_pool(
+    tmp_path: Path,
+) -> None:
+    """Else each would be loaded again at once, for ever."""
+    environ = image_environ(
+        MMEKIT_WORKERS="1",
+        SAGEMAKER_MODEL_SERVER_WORKERS="3",
+        MMEKIT_MAX_COPIES="1",
+        MMEKIT_STALL_MS="100000",
+    )
+    environ["PYTHONPATH"] += os.pathsep + _with_constant(
+        tmp_path / "site", "mmekit.server.watch._POOL_IDLE_S", 0.5
+    )
+    with Server(**environ) as server:
+        assert server.load("three", plain_model(tmp_path, "three")).status == 200
+        before = copies(server, "three")
+        assert len(before) == 3
+        calls = [server.later(server.invoke, "three", "sleep 0.2") for _ in before]
+        assert {call.result().status for call in calls} == {200}
+        # They are busy for a second, so this one gets a fourth worker, that may go again.
+        assert server.load("one", plain_model(tmp_path, "one"), initial_workers=1).status == 200
+        until(lambda: copies(server, "one") == [], what="the fourth shared worker being dissolved")
+        assert copies(server, "three") == before
+        assert server.invoke("one", "echo back").text == "back"
+
+
+def test_a_backlog_ends_when_its_clients_have_left(tmp_path: Path) -> None:
+    with image_server(tmp_path, ["a"], MMEKIT_WORKERS="2", MMEKIT_MAX_COPIES="2") as server:
+        first = hold(server, "a", 0.2, tmp_path / "first")
+        second = server.later(server.invoke, "a", f"hold 0.2 {tmp_path / 'second'}")
+        until(lambda: server.get("/ping").status == 200)
+        leaving = [send(server, "a", "echo nobody") for _ in range(3)]
+        until((tmp_path / "second").exists, what="a call that leaves others behind")
+        for client in leaving:
+            client.close()
+        assert (first().status, second.result().status) == (200, 200)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:  # without traffic nothing happens
+            assert len(copies(server, "a")) == 1
+            time.sleep(0.02)
+        # Nor does the old backlog count when requests wait again, for less than half a second.
+        third = hold(server, "a", 0.35, tmp_path / "third")
+        assert server.invoke("a", "echo waited").text == "waited"
+        assert third().status == 200
+        assert len(copies(server, "a")) == 1
+        assert not server.logged("Model a has 2 copies now.")
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def test_after_a_refusal_the_spare_comes_back_when_memory_has_room_and_a_stall_holds_nobody(
+    tmp_path: Path,
+) -> None:
+    with image_server(
+        tmp_path, ["a", "b"], MMEKIT_WORKERS="1", MMEKIT_MEMORY_LIMIT_BYTES=str(300 * MIB)
+    ) as server:
+        loaded: list[str] = []
+        while (
+            answer := server.load(f"m{len(loaded)}", _keeps(tmp_path, f"m{len(loaded)}", 40))
+        ).status == 200:
+            loaded.append(f"m{len(loaded)}")
+        assert answer.status == 507
+        until(lambda: len(workers(server)) == 1 + len(loaded), what="the spare being given up")
+        for name in loaded:
+            assert server.unload(name).status == 200
+        until(lambda: len(workers(server)) == 2, what="a spare")
+        held = hold(server, "a", 1.5, tmp_path / "held")
+        answer = server.invoke("b", "echo elsewhere")
+        assert (answer.text, answer.seconds < 1) == ("elsewhere", True)
+        assert held().status == 200
+
+
+def _keeps(folder: Path, name: str, mib: int) -> Path:
+    return code_model(folder, name, KEEPS.format(mib=mib))
+
+
+def test_a_call_gets_memory_that_came_free_after_its_model_was_loaded(tmp_path: Path) -> None:
+    environ = looking_environ(MMEKIT_WORKERS="1", MMEKIT_MEMORY_LIMIT_BYTES=str(600 * MIB))
+    with Server(**environ) as server:
+        assert server.load("filler", _keeps(tmp_path, "filler", 250)).status == 200
+        assert server.load("m", plain_model(tmp_path, "m")).status == 200
+        assert server.unload("filler").status == 200
+        assert look(server, "m", f"len(bytearray({350 * MIB}))") == 350 * MIB
+
+
+def test_after_heavy_loads_of_a_kind_small_models_of_it_still_load_where_there_is_room(
+    tmp_path: Path,
+) -> None:
+    with image_server(tmp_path, [], MMEKIT_WORKERS="1", MMEKIT_MEMORY_LIMIT_BYTES=str(400 * MIB)) as server:
+        for name in ("heavy-0", "heavy-1"):
+            path = plain_model(tmp_path, name)
+            (path / "heavy_load").write_text("200")
+            assert server.load(name, path).status == 200
+        assert server.load("filler", _keeps(tmp_path, "filler", 100)).status == 200
+        for number in range(3):
+            answer = server.load(f"small-{number}", plain_model(tmp_path, f"small-{number}"))
+            assert answer.status == 200, answer.text
+        assert server.invoke("small-0", "echo here").text == "here"
+
+
+def _huge(folder: Path) -> Path:
+    path = plain_model(folder, "huge")
+    with (path / "weights.dat").open("wb") as file:
+        file.truncate(4 << 30)
+    return path
+
+
+@pytest.mark.parametrize("what", ["too large a file", "too much while it loads", "too much native memory"])
+def test_a_load_that_never_fits_is_507_only_when_there_is_a_model_to_unload(
+    tmp_path: Path, what: str
+) -> None:
+    native = "import mmap\nheld = mmap.mmap(-1, 600 << 20)\n" + (
+        "[held.seek(at) or held.write(b'x') for at in range(0, 600 << 20, 4096)]\n"
+    )
+    path = {
+        "too large a file": lambda: _huge(tmp_path),
+        "too much while it loads": lambda: _keeps(tmp_path, "m", 2048),
+        "too much native memory": lambda: code_model(tmp_path, "n", native),
+    }[what]()
+    environ = looking_environ(MMEKIT_WORKERS="1", MMEKIT_MEMORY_LIMIT_BYTES=str(250 * MIB))
+    with Server(**environ) as server:
+        alone = server.load("m", path)
+        assert (alone.status, alone.json["type"]) == (500, "InternalServerException")
+        assert "emory" in alone.message
+        assert server.load("other", plain_model(tmp_path, "other")).status == 200
+        beside = server.load("m", path)
+        assert (beside.status, beside.json["type"]) == (507, "OutOfMemoryError")
+        assert server.models() == ["other"]
+
+
+def test_where_no_model_may_have_a_worker_of_its_own_no_unload_would_help(tmp_path: Path) -> None:
+    with image_server(tmp_path, ["other"], MMEKIT_MAX_OWN_WORKERS="0") as server:
+        answer = server.load("own", code_model(tmp_path, "own"))
+        assert answer.status == 500
+        assert "MMEKIT_MAX_OWN_WORKERS=0" in answer.message
+        assert server.models() == ["other"]
+
+
+# --- models that cannot come back --------------------------------------------------------------
+
+
+def test_a_request_behind_one_whose_reload_failed_is_answered_at_once_too(
+    server: Server, tmp_path: Path
+) -> None:
+    """It comes in while the first is being answered, when that reload has not quite ended."""
+    pid = server.facts("a")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not exists(pid))
+    (tmp_path / "a" / "weights.dat").write_bytes(b"other")
+    with send(server, "a", "echo x", times=4) as client:
+        client.settimeout(5)
+        received = b""
+        while received.count(b"Model a lost its worker and could not be loaded again") < 4:
+            data = client.recv(65536)
+            assert data, received
+            received += data
+
+
+def test_a_model_that_kills_its_worker_when_it_comes_back_is_quarantined(tmp_path: Path) -> None:
+    deadly = tmp_path / "deadly"
+    with Server(**looking_environ(MMEKIT_WORKERS="1")) as server:
+        path = code_model(tmp_path, "m", ASKS_FIRST.format(path=str(deadly)))
+        assert server.load("m", path).status == 200
+        pid = look(server, "m", "os.getpid()")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not exists(pid))
+        deadly.touch()
+        for _ in range(3):
+            answer = server.invoke("m", "1")
+            assert answer.status >= 500
+        answer = server.invoke("m", "1")
+        assert answer.status == 503
+        assert "ended its worker 3 times within ten minutes and is quarantined" in answer.message
+        assert "exited with code 9" in answer.message
+        deadly.unlink()
+        assert server.unload("m").status == 200
+        assert server.load("m", path).status == 200
+        assert look(server, "m", "1 + 1") == 2
+
+
+def test_a_model_that_crashed_does_it_again_in_a_worker_of_its_own(server: Server) -> None:
+    assert server.invoke("a", "exit 3").status == 500
+    pids = {name: server.facts(name)["pid"] for name in "abc"}
+    assert pids["a"] not in (pids["b"], pids["c"])
+    assert server.invoke("a", "exit 3").status == 500
+    assert {name: server.facts(name)["pid"] for name in "bc"} == {name: pids[name] for name in "bc"}
+
+
+def test_of_a_batch_that_crashed_each_request_runs_again_away_from_the_neighbours(tmp_path: Path) -> None:
+    with image_server(tmp_path, ["a"], MMEKIT_WORKERS="1", MMEKIT_STALL_MS="100000") as server:
+        path = plain_model(tmp_path, "d")
+        assert server.load("d", path, batch_size=2, max_batch_delay=5000).status == 200
+        assert server.facts("d")["pid"] == server.facts("a")["pid"]
+        begun = tmp_path / "begun"
+        with send(server, "d", f"hold 0.3 {begun}"):
+            assert server.get("/ping").status == 200  # so that the other one comes second
+            crash = server.later(server.invoke, "d", "exit 3")
+            until(begun.exists, what="the batch running")
+            behind = server.facts("a")["pid"]  # where it came back, beside the batch if that shared again
+            assert crash.result().status == 500
+        assert server.facts("a")["pid"] == behind
+
+
+# --- start -------------------------------------------------------------------------------------
+
+
+def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one(tmp_path: Path) -> None:
+    """Containers often start with 1,024: a thousand models with workers of their own need more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    server = Server(**looking_environ(MMEKIT_WORKERS="1"))
+    server.start(wrap=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)))
+    try:
+        assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        server.close()
