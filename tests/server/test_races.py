@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mmekit import process
+from tests.support.cgroup import memory_group
 from tests.support.looking import EVALUATE, alive, code_model, exists, look, looking_environ, module
 from tests.support.server import Answer, Server, image_environ, image_server, plain_model, until
 
@@ -21,6 +24,9 @@ MIB = 1024 * 1024
 
 #: Own code that keeps this many MiB.
 KEEPS = EVALUATE + "\ndef model_fn(model_dir):\n    return bytearray(b'x') * ({mib} << 20)\n"
+
+#: How a chunked answer ends.
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 #: Own code that lets an outside file decide what its load does, so that its folder stays as it was.
 ASKS_FIRST = EVALUATE + "\nif os.path.exists({path!r}):\n    os._exit(9)\n"
@@ -112,7 +118,7 @@ def _read_late(server: Server, name: str, parts: int, size: int) -> tuple[int, A
         time.sleep(0.5)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
         received = bytearray()
-        while not received.endswith(b"\r\n0\r\n\r\n"):
+        while not received.endswith(LAST_CHUNK):
             received += client.recv(MIB)
         return received.count(b"."), server.invoke(name, "echo next", timeout_s=5)
 
@@ -136,26 +142,48 @@ def test_after_a_streamed_answer_to_a_slow_client_its_worker_takes_the_next_call
                 assert following.seconds < 2, (parts, size)
 
 
-def test_slow_clients_do_not_quarantine_a_model(tmp_path: Path) -> None:
-    """The clock of a call stands still while its client is what is slow."""
-    with image_server(
-        tmp_path, [], MMEKIT_WORKERS="1", MMEKIT_STALL_MS="100000",
-        SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1",
-    ) as server:  # fmt: skip
+@pytest.fixture
+def three_clients(tmp_path: Path) -> Iterator[tuple[Server, list[socket.socket]]]:
+    """Three copies that stream 16 MiB to clients that do not read, and a second for each call."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            image_server(
+                tmp_path, [], MMEKIT_WORKERS="1", MMEKIT_STALL_MS="100000", MMEKIT_MAX_COPIES="1",
+                SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1",
+            )
+        )  # fmt: skip
         assert server.load("a", plain_model(tmp_path, "a"), initial_workers=3).status == 200
-        clients = [send(server, "a", f"stream 64 {MIB // 4} 0", receive_bytes=4096) for _ in range(3)]
-        time.sleep(1.8)
+        body = f"stream 64 {MIB // 4} 0"
+        yield server, [stack.enter_context(send(server, "a", body, receive_bytes=4096)) for _ in range(3)]
+
+
+def test_clients_that_read_slowly_get_all_however_long_it_takes(
+    three_clients: tuple[Server, list[socket.socket]],
+) -> None:
+    """The clock of a call stands still while its client is what is slow."""
+    server, clients = three_clients
+    received = {client: bytearray() for client in clients}
+    for part in (5, 10, 20):
+        time.sleep(0.7)
         for client in clients:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
-            received = bytearray()
-            while data := client.recv(MIB):
-                received += data
-                if received.endswith(b"\r\n0\r\n\r\n"):
-                    break
-            client.close()
-            assert received.endswith(b"\r\n0\r\n\r\n"), "the answer was cut"
-        assert server.invoke("a", "echo well").text == "well"
-        assert not server.logged("is ended")
+            while len(received[client]) < part * MIB and not received[client].endswith(LAST_CHUNK):
+                data = client.recv(MIB)
+                assert data, f"the answer was cut after {len(received[client])} bytes"
+                received[client] += data
+    assert server.invoke("a", "echo well").text == "well"
+    assert not server.logged("is ended")
+
+
+def test_clients_that_read_nothing_are_cut_and_do_not_quarantine_the_model(
+    three_clients: tuple[Server, list[socket.socket]],
+) -> None:
+    server, clients = three_clients
+    until(lambda: len(server.logged("A streamed answer was cut")) == len(clients))
+    before = copies(server, "a")
+    answers = [server.later(server.invoke, "a", "sleep 0.1") for _ in clients]
+    assert {answer.result().text for answer in answers} == {"slept 0.1"}
+    assert copies(server, "a") == before
 
 
 # --- workers that die early --------------------------------------------------------------------
@@ -393,27 +421,37 @@ def _huge(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["too large a file", "too much while it loads", "too much native memory"])
+def _refused_alone_and_beside(server: Server, folder: Path, path: Path) -> None:
+    alone = server.load("m", path)
+    assert (alone.status, alone.json["type"]) == (500, "InternalServerException")
+    assert re.search("[Mm]emory", alone.message)
+    assert server.load("other", plain_model(folder, "other")).status == 200
+    beside = server.load("m", path)
+    assert (beside.status, beside.json["type"]) == (507, "OutOfMemoryError")
+    assert server.models() == ["other"]
+
+
+@pytest.mark.parametrize("make", [_huge, lambda folder: _keeps(folder, "m", 2048)], ids=["a file", "a load"])
 def test_a_load_that_never_fits_is_507_only_when_there_is_a_model_to_unload(
-    tmp_path: Path, what: str
+    tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
-    native = "import mmap\nheld = mmap.mmap(-1, 600 << 20)\n" + (
-        "[held.seek(at) or held.write(b'x') for at in range(0, 600 << 20, 4096)]\n"
-    )
-    path = {
-        "too large a file": lambda: _huge(tmp_path),
-        "too much while it loads": lambda: _keeps(tmp_path, "m", 2048),
-        "too much native memory": lambda: code_model(tmp_path, "n", native),
-    }[what]()
     environ = looking_environ(MMEKIT_WORKERS="1", MMEKIT_MEMORY_LIMIT_BYTES=str(250 * MIB))
     with Server(**environ) as server:
-        alone = server.load("m", path)
-        assert (alone.status, alone.json["type"]) == (500, "InternalServerException")
-        assert "emory" in alone.message
-        assert server.load("other", plain_model(tmp_path, "other")).status == 200
-        beside = server.load("m", path)
-        assert (beside.status, beside.json["type"]) == (507, "OutOfMemoryError")
-        assert server.models() == ["other"]
+        _refused_alone_and_beside(server, tmp_path, make(tmp_path))
+
+
+def test_so_is_one_that_the_watchdog_ends(tmp_path: Path) -> None:
+    program = EVALUATE + (
+        "import mmap\nheld = mmap.mmap(-1, 600 << 20)\n"
+        "[held.seek(at) or held.write(b'x') for at in range(0, 600 << 20, 4096)]\n"
+    )
+    with memory_group(300 * MIB) as group:
+        server = Server(**looking_environ(MMEKIT_WORKERS="1")).start(wrap=group.enter)
+        try:
+            _refused_alone_and_beside(server, tmp_path, code_model(tmp_path, "m", program))
+            assert group.oom_kills() == 0
+        finally:
+            server.close()
 
 
 def test_where_no_model_may_have_a_worker_of_its_own_no_unload_would_help(tmp_path: Path) -> None:
