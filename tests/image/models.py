@@ -6,15 +6,11 @@ import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import joblib
-import numpy as np
-import torch
-import xgboost
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+# Frameworks are imported where they are used: this file is collected where they are missing, too.
+if TYPE_CHECKING:
+    import numpy as np
 
 #: What KNeighborsRegressor keeps of `big`: 5 million float64, about what a large model of its kind has.
 BIG_ROWS, BIG_COLUMNS = 500_000, 10
@@ -84,12 +80,16 @@ def _folder(folder: Path, name: str) -> Path:
 
 
 def _rows() -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
     random = np.random.default_rng(7)
     rows = random.normal(size=(300, 4))
     return rows, rows @ np.array([1.0, -2.0, 0.5, 3.0])
 
 
 def _xgboost(folder: Path) -> ModelFolder:
+    import xgboost
+
     rows, target = _rows()
     booster = xgboost.train({"max_depth": 4, "nthread": 1}, xgboost.DMatrix(rows, label=target), 20)
     path = _folder(folder, "xgboost")
@@ -99,6 +99,11 @@ def _xgboost(folder: Path) -> ModelFolder:
 
 
 def _sklearn(folder: Path) -> ModelFolder:
+    import joblib
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     rows, target = _rows()
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, (target > 0).astype(int))
     path = _folder(folder, "sklearn")
@@ -107,6 +112,8 @@ def _sklearn(folder: Path) -> ModelFolder:
 
 
 def _torch(folder: Path) -> ModelFolder:
+    import torch
+
     rows, _ = _rows()
     torch.manual_seed(7)
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
@@ -120,6 +127,10 @@ def _torch(folder: Path) -> ModelFolder:
 
 
 def _big(folder: Path) -> ModelFolder:
+    import joblib
+    import numpy as np
+    from sklearn.neighbors import KNeighborsRegressor
+
     random = np.random.default_rng(7)
     rows = random.random((BIG_ROWS, BIG_COLUMNS))
     model = KNeighborsRegressor(n_neighbors=1, algorithm="brute").fit(rows, rows[:, 0])

@@ -11,6 +11,7 @@ import socket
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,9 @@ def test_a_load_that_stalls_its_worker_goes_on_while_the_neighbours_are_answered
 ) -> None:
     with image_server(tmp_path, ["a"], MMEKIT_WORKERS="1") as server:
         before = server.facts("a")["pid"]
+        # What is known to load quickly waits for a worker that loads; anything else takes the spare.
+        assert server.load("c", plain_model(tmp_path, "c")).status == 200
+        assert server.unload("c").status == 200
         time.sleep(1.1)  # slow loads avoid a worker whose models were called within a second
         path, begun = slow_model(tmp_path, "b", 1.5)
         load = server.later(server.load, "b", path)
@@ -96,7 +100,8 @@ def test_a_load_that_stalls_its_worker_goes_on_while_the_neighbours_are_answered
         assert moved != before
         assert (load.result().status, behind.result().status) == (200, 200)
         assert server.facts("b")["pid"] == server.facts("c")["pid"] == before
-        # The two share like others again: one that stalls does not hold the other.
+        # The two share like others again, after the next look of the clock: a stall holds no neighbour.
+        time.sleep(0.6)
         held = hold(server, "b", 1.5, tmp_path / "held")
         answer = server.invoke("c", "echo elsewhere")
         assert (answer.text, answer.seconds < 1) == ("elsewhere", True)
@@ -105,22 +110,20 @@ def test_a_load_that_stalls_its_worker_goes_on_while_the_neighbours_are_answered
 
 # --- streams to slow clients -------------------------------------------------------------------
 
-STREAMS = [
-    (parts, size * 1024)
-    for size in (64, 16, 200)
-    for parts in (1, 2, 3, 4, 6, 8, 12, 16)
-]  # fmt: skip
+#: Parts of 64 KiB: about as many as the buffers of kernel and server take before one must wait.
+PARTS = range(36, 60)
 
 
-def _read_late(server: Server, name: str, parts: int, size: int) -> tuple[int, Answer]:
+def _read_late(server: Server, name: str, parts: int) -> tuple[int, Answer]:
     """Let the answer pile up for half a second, then read it; return its size and the next answer."""
-    with send(server, name, f"stream {parts} {size} 0", receive_bytes=4096) as client:
+    with send(server, name, f"stream {parts} 65536 0", receive_bytes=4096) as client:
         time.sleep(0.5)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
         received = bytearray()
         while not received.endswith(LAST_CHUNK):
             received += client.recv(MIB)
-        return received.count(b"."), server.invoke(name, "echo next", timeout_s=5)
+        body = received.partition(b"\r\n\r\n")[2]
+        return body.count(b"."), server.invoke(name, "echo next", timeout_s=5)
 
 
 def test_after_a_streamed_answer_to_a_slow_client_its_worker_takes_the_next_call_at_once(
@@ -129,17 +132,14 @@ def test_after_a_streamed_answer_to_a_slow_client_its_worker_takes_the_next_call
     """The end may come in the same read as the part that asked for a pause."""
     names = [f"m{number}" for number in range(8)]
     with image_server(tmp_path, names, MMEKIT_SHARING="never") as server:
-        for start in range(0, len(STREAMS), len(names)):
-            pairs = zip(names, STREAMS[start : start + len(names)], strict=True)
-            reads = {
-                stream: server.later(_read_late, server, name, *stream)  # type: ignore[arg-type]
-                for name, stream in pairs
-            }
-            for (parts, size), read in reads.items():
-                received, following = read.result()  # type: ignore[misc]
-                assert received == parts * (size - 6)
-                assert following.text == "next"
-                assert following.seconds < 2, (parts, size)
+        for start in range(0, len(PARTS), len(names)):
+            counts = PARTS[start : start + len(names)]
+            with ThreadPoolExecutor(len(names)) as pool:
+                reads = [pool.submit(_read_late, server, *pair) for pair in zip(names, counts, strict=True)]
+            for parts, read in zip(counts, reads, strict=True):
+                received, following = read.result()
+                assert received == parts * (65536 - 6)
+                assert (following.text, following.seconds < 2) == ("next", True), parts
 
 
 @pytest.fixture
@@ -193,37 +193,48 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def _is_stopped(pid: int) -> bool:
-    return _stat(pid)[0] == "T"
-
-
-def _waits_for_work(pid: int) -> bool:
-    """Whether a worker has come up, so that its first message is on the way, and sleeps."""
+@contextlib.contextmanager
+def _stopped(pid: int) -> Iterator[int]:
+    os.kill(pid, signal.SIGSTOP)
     try:
-        return os.getsid(pid) == pid and _stat(pid)[0] == "S" and os.stat(f"/proc/{pid}/fd/3") is not None
-    except OSError:
-        return False
+        until(lambda: _stat(pid)[0] == "T")
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _has_spare(server: Server, others: int) -> None:
+    until(lambda: len(workers(server)) == others + 1, what=f"a spare beside {others} workers")
+
+
+def _has_come_up(server: Server, known: set[int]) -> int:
+    """Return a new worker when it waits for work: its first message is on its way."""
+
+    def waiting() -> int:
+        for pid in workers(server) - known:
+            with contextlib.suppress(OSError):
+                if os.getsid(pid) == pid and _stat(pid)[0] == "S" and os.path.exists(f"/proc/{pid}/fd/3"):
+                    return pid
+        return 0
+
+    return int(until(waiting, what="a new worker"))
 
 
 def test_a_worker_that_dies_before_its_first_message_is_read_is_not_kept(tmp_path: Path) -> None:
     """The reaper hears of its end before anybody knows its number."""
     with image_server(tmp_path, ["a"], MMEKIT_WORKERS="1") as server:
-        template = server.template_pid()
         for number in range(3):
-            until(lambda: len(workers(server)) == number + 2, what="a spare")  # noqa: B023
-            os.kill(template, signal.SIGSTOP)
-            # It takes the spare; the next one is ordered, and not forked yet.
-            assert server.load(f"own-{number}", code_model(tmp_path, f"own-{number}")).status == 200
-            known = workers(server)
-            os.kill(server.pid, signal.SIGSTOP)
-            until(lambda: _is_stopped(server.pid))
-            os.kill(template, signal.SIGCONT)
-            (new,) = until(lambda: workers(server) - known)  # noqa: B023
-            until(lambda: _waits_for_work(new))  # noqa: B023
-            os.kill(new, signal.SIGKILL)
-            until(lambda: not alive(new))  # noqa: B023
-            os.kill(server.pid, signal.SIGCONT)
-        until(lambda: len(workers(server)) == 5, what="a spare that lives")
+            _has_spare(server, number + 1)
+            with _stopped(server.template_pid()) as template:
+                # The load takes the spare; the next one is ordered, and not forked yet.
+                assert server.load(f"own-{number}", code_model(tmp_path, f"own-{number}")).status == 200
+                known = workers(server)
+                with _stopped(server.pid):
+                    os.kill(template, signal.SIGCONT)
+                    new = _has_come_up(server, known)
+                    os.kill(new, signal.SIGKILL)
+                    until(lambda: not alive(new))  # noqa: B023
+        _has_spare(server, 4)
         answer = server.load("late", code_model(tmp_path, "late"), timeout_s=10)
         assert answer.status == 200
         assert look(server, "late", "1 + 1") == 2
@@ -236,15 +247,12 @@ def test_ping_stays_200_while_the_template_is_replaced(tmp_path: Path) -> None:
         assert server.load("a", plain_model(tmp_path, "a")).status == 200
         ready = len(server.logged("is ready: imports took"))
         os.kill(server.template_pid(), signal.SIGKILL)
-        statuses = set()
-        until(
-            lambda: (
-                statuses.add(server.get("/ping").status)
-                or len(server.logged("is ready: imports took")) > ready
-            ),
-            what="the new template being ready",
-        )
-        assert statuses == {200}
+
+        def replaced() -> bool:
+            assert server.get("/ping").status == 200
+            return len(server.logged("is ready: imports took")) > ready
+
+        until(replaced, what="the new template being ready")
         assert look(server, "a", "1 + 1") == 2
 
 
@@ -261,6 +269,8 @@ def test_a_model_that_shadows_the_template_and_is_loaded_before_it_is_ready_runs
     with Server(**environ) as server:
         answer = server.request("POST", "/invocations", "pricing.VERSION")
         assert (answer.status, answer.json) == (200, "of the model")
+        command = server.request("POST", "/invocations", "open('/proc/self/cmdline').read()").text
+        assert "mmekit.worker.main" in command, "it was forked from the template"
 
 
 # --- copies ------------------------------------------------------------------------------------
@@ -300,13 +310,13 @@ def test_an_unload_while_a_copy_is_being_loaded_answers_when_that_is_out_again(
 
 def _with_constant(folder: Path, name: str, value: float) -> str:
     """Return a folder for PYTHONPATH that sets a constant of the server's when that starts."""
-    module_name, _, constant = name.rpartition(".")
+    owner = name.rpartition(".")[0]
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
         textwrap.dedent(f"""
             import sys
             if "serve" in sys.orig_argv:
-                import {module_name}
+                import {owner}
                 {name} = {value}
         """)
     )
@@ -335,7 +345,10 @@ def test_copies_that_were_asked_for_are_not_dissolved_though_they_are_more_than_
         # They are busy for a second, so this one gets a fourth worker, that may go again.
         assert server.load("one", plain_model(tmp_path, "one"), initial_workers=1).status == 200
         until(lambda: copies(server, "one") == [], what="the fourth shared worker being dissolved")
-        assert copies(server, "three") == before
+        end = time.monotonic() + 1.0  # the pool is still above its target, and the others are idle
+        while time.monotonic() < end:
+            assert copies(server, "three") == before
+            time.sleep(0.05)
         assert server.invoke("one", "echo back").text == "back"
 
 
@@ -379,7 +392,7 @@ def test_after_a_refusal_the_spare_comes_back_when_memory_has_room_and_a_stall_h
         until(lambda: len(workers(server)) == 1 + len(loaded), what="the spare being given up")
         for name in loaded:
             assert server.unload(name).status == 200
-        until(lambda: len(workers(server)) == 2, what="a spare")
+        _has_spare(server, 1)
         held = hold(server, "a", 1.5, tmp_path / "held")
         answer = server.invoke("b", "echo elsewhere")
         assert (answer.text, answer.seconds < 1) == ("elsewhere", True)
@@ -516,7 +529,7 @@ def test_of_a_batch_that_crashed_each_request_runs_again_away_from_the_neighbour
     with image_server(tmp_path, ["a"], MMEKIT_WORKERS="1", MMEKIT_STALL_MS="100000") as server:
         path = plain_model(tmp_path, "d")
         assert server.load("d", path, batch_size=2, max_batch_delay=5000).status == 200
-        assert server.facts("d")["pid"] == server.facts("a")["pid"]
+        assert copies(server, "d") == copies(server, "a")
         begun = tmp_path / "begun"
         with send(server, "d", f"hold 0.3 {begun}"):
             assert server.get("/ping").status == 200  # so that the other one comes second

@@ -73,6 +73,7 @@ class Model:
     usual_s: float = 0.0
     backlog_since: float | None = None
     copies_needed_at: float = 0.0
+    no_copy_until: float = 0.0
     stalls: deque[float] = field(default_factory=lambda: deque(maxlen=OFFENCES))
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=OFFENCES))
     own_until: float = 0.0
@@ -83,6 +84,11 @@ class Model:
     @property
     def name(self) -> str:
         return self.registration.name
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether a further copy is being loaded."""
+        return self.copying is not None and not self.copying.done()
 
     def loaded(self, batches: bool, cost_bytes: int, load_ms: float) -> None:
         """Note what the worker said: built-in handlers batch what waits, people's own as they asked."""

@@ -40,6 +40,9 @@ _TRIES = 3
 _PROCESS_ROOM = 16
 _DESCRIPTOR_ROOM = 64
 
+#: A copy that could not be loaded is tried again after this long.
+_COPY_AGAIN_S = 10.0
+
 #: Residents called within this time make a worker busy for slow loads.
 _BUSY_S = 1.0
 
@@ -402,7 +405,7 @@ class Residency:
 
     def add_copy(self, model: Model) -> None:
         """Load a hot model into one more worker, in the background."""
-        if not model.copying or model.copying.done():
+        if not model.is_copied:
             model.copying = asyncio.get_running_loop().create_task(self._add_copy(model))
 
     async def _add_copy(self, model: Model) -> None:
@@ -412,6 +415,7 @@ class Residency:
                 "Model %s has %d copies now.", model.name, len(model.workers), extra={"model": model.name}
             )
         except MmekitError as error:
+            model.no_copy_until = time.monotonic() + _COPY_AGAIN_S
             _log.info("No further copy of %s: %s", model.name, error, extra={"model": model.name})
 
     def drop_copy(self, model: Model, worker: Worker) -> None:

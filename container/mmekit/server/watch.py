@@ -87,13 +87,18 @@ class Watch:
 
     def tick(self, now: float) -> None:
         self._ticks += 1
-        self._throttled.append((now, self.throttle.read() or 0))
-        if self._ticks % 2 == 0 and self.watchdog.tick(now):
-            self._save_memory()
-        self._check_stalls(now)
+        is_pool_tick = self._ticks % _POOL_EVERY == 0
+        # Without a running job nothing grows, stalls or comes due: an idle server should cost nothing.
+        busy = any(worker.job for worker in self.fleet.workers.values())
+        if (busy and self._ticks % 2 == 0) or is_pool_tick:
+            self._throttled.append((now, self.throttle.read() or 0))
+            if self.watchdog.tick(now):
+                self._save_memory()
+        if busy:
+            self._check_stalls(now)
         if self._ticks % _DEADLINES_EVERY == 0:
             self.dispatcher.check_deadlines(list(self.fleet.workers.values()), now)
-        if self._ticks % _POOL_EVERY == 0:
+        if is_pool_tick:
             self._check_copies(now)
             self._check_pool(now)
 
@@ -110,8 +115,8 @@ class Watch:
         model = victim.job.model if victim.job else ""
         error = OutOfResources(
             f"Out of memory: {at.used_bytes >> 20} of {at.limit_bytes >> 20} MiB were used ({at.ceiling}, "
-            f"reserve {at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; its worker was ended "
-            f"before the kernel would have ended one. Unload other models."
+            f"reserve {at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; its worker was "
+            f"ended before the kernel would have ended one. Unload other models."
         )
         _log.error("%s", error, extra={"model": model})
         victim.end(error)
@@ -173,11 +178,7 @@ class Watch:
     def _check_copies(self, now: float) -> None:
         idle_cpus = self._idle_cpus(now)
         for model in list(self.dispatcher.models.values()):
-            if (
-                model.state is not State.READY
-                or not model.workers
-                or (model.copying and not model.copying.done())
-            ):
+            if model.state is not State.READY or not model.workers or model.is_copied:
                 continue
             if not model.queue.drop_gone_heads():
                 model.backlog_since = None  # it was answered, or its clients have left
@@ -188,7 +189,7 @@ class Watch:
                 unneeded_s=now - model.copies_needed_at,
             )
             wanted = copies_wanted(demand, max(self.config.max_copies, model.min_copies), idle_cpus)
-            if wanted > demand.copies:
+            if wanted > demand.copies and now >= model.no_copy_until:
                 self.residency.add_copy(model)
                 return  # the next look sees what this one did to the CPUs
             if wanted < demand.copies:
