@@ -13,17 +13,16 @@ Names and units of SageMaker's variables: contract of sagemaker-inference 1.10
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmekit import parsers
 from mmekit.errors import ConfigError
+from mmekit.parsers import Parser
 
 MIB = 1024 * 1024
-
-Parser = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -43,99 +42,6 @@ class Setting:
         return [name for name, _ in self.env]
 
 
-def _whole(minimum: int, maximum: int | None = None, scale: int = 1) -> Parser:
-    bounds = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else " up")
-
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d+", text.strip()):
-            raise ValueError(bounds)
-        number = int(text)
-        if number < minimum or (maximum is not None and number > maximum):
-            raise ValueError(bounds)
-        return number * scale
-
-    return parse
-
-
-def _number(minimum: float, scale: float = 1.0) -> Parser:
-    def parse(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            raise ValueError(f"a number above {minimum:g}") from None
-        if not minimum < number < float("inf"):
-            raise ValueError(f"a number above {minimum:g}")
-        return number * scale
-
-    return parse
-
-
-def _text(text: str) -> str:
-    return text.strip()
-
-
-def _flag(text: str) -> bool:
-    value = text.strip().lower()
-    if value in ("true", "1", "yes", "on"):
-        return True
-    if value in ("false", "0", "no", "off", ""):
-        return False
-    raise ValueError("true or false")
-
-
-def _exactly_true(text: str) -> bool:
-    """As sagemaker-inference reads SAGEMAKER_MULTI_MODEL: only ``true`` is true."""
-    return text == "true"
-
-
-def _choice(*values: str) -> Parser:
-    def parse(text: str) -> str:
-        value = text.strip().lower()
-        if value not in values:
-            raise ValueError("one of " + ", ".join(values))
-        return value
-
-    return parse
-
-
-def _exactly(*values: str) -> Parser:
-    def parse(text: str) -> str:
-        if text not in values:
-            raise ValueError("one of " + ", ".join(values))
-        return text
-
-    return parse
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError("auto, cpu, cuda or cuda:N")
-    return text
-
-
-def _port_range(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"\s*(\d{1,5})-(\d{1,5})\s*", text)
-    if not match or not 0 < int(match[1]) <= int(match[2]) <= 65535:
-        raise ValueError("two port numbers FIRST-LAST, such as 25000-25999")
-    return int(match[1]), int(match[2])
-
-
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40, "critical": 50}
-
-
-def _log_level(text: str) -> int:
-    value = text.strip().lower()
-    if value in _LEVELS:
-        return _LEVELS[value]
-    if value.isdigit() and 0 <= int(value) <= 50:
-        return int(value)
-    raise ValueError("a level of Python's logging: a number from 0 to 50 or " + ", ".join(_LEVELS))
-
-
-def _path(text: str) -> Path:
-    return Path(text.strip())
-
-
 def _setting(default: Any, env: dict[str, Parser], unit: str, meaning: str, **extra: Any) -> Any:
     setting = Setting(tuple(env.items()), unit, meaning, **extra)
     return dataclasses.field(default=default, metadata={"setting": setting})
@@ -146,43 +52,46 @@ class Config:
     """All settings of one server; see the declarations below for units and meaning."""
 
     # --- addresses
-    host: str = _setting("0.0.0.0", {"MMEKIT_HOST": _text}, "address", "Address to listen on.")
+    host: str = _setting("0.0.0.0", {"MMEKIT_HOST": parsers.text}, "address", "Address to listen on.")
     port: int = _setting(
-        8080, {"SAGEMAKER_BIND_TO_PORT": _whole(0, 65535)}, "port", "Port of all routes; 0 takes a free one."
+        8080,
+        {"SAGEMAKER_BIND_TO_PORT": parsers.whole(0, 65535)},
+        "port",
+        "Port of all routes; 0 takes a free one.",
     )
     safe_port_range: tuple[int, int] | None = _setting(
         None,
-        {"SAGEMAKER_SAFE_PORT_RANGE": _port_range},
+        {"SAGEMAKER_SAFE_PORT_RANGE": parsers.port_range},
         "ports",
         "Ports a container may use beside the first. The native engine needs no second port.",
     )
     # --- models
     multi_model: bool = _setting(
         False,
-        {"SAGEMAKER_MULTI_MODEL": _exactly_true},
+        {"SAGEMAKER_MULTI_MODEL": parsers.exactly_true},
         "true",
         "`true`: start empty, models are loaded over the API. Otherwise the model in "
         "`SAGEMAKER_BASE_DIR/model` is loaded at start and served on `/invocations`.",
     )
     base_dir: Path = _setting(
-        Path("/opt/ml"), {"SAGEMAKER_BASE_DIR": _path}, "folder", "Base of the model and code folders."
+        Path("/opt/ml"), {"SAGEMAKER_BASE_DIR": parsers.path}, "folder", "Base of the model and code folders."
     )
     handler: str | None = _setting(
         None,
-        {"SAGEMAKER_HANDLER": _text},
+        {"SAGEMAKER_HANDLER": parsers.text},
         "module:name",
         "Handler of the image, for models without code of their own: a function, a class, or a module.",
     )
     program: str = _setting(
         "inference.py",
-        {"SAGEMAKER_PROGRAM": _text},
+        {"SAGEMAKER_PROGRAM": parsers.text},
         "file name",
         "Program with `model_fn`, `input_fn`, `predict_fn`, `output_fn`, `transform_fn`, in a model's "
         "`code/` folder or in `SAGEMAKER_SUBMIT_DIRECTORY`.",
     )
     submit_directory: Path | None = _setting(
         None,
-        {"SAGEMAKER_SUBMIT_DIRECTORY": _path},
+        {"SAGEMAKER_SUBMIT_DIRECTORY": parsers.path},
         "folder",
         "Folder of the image's own program, used by models that bring none.",
         default_text="`SAGEMAKER_BASE_DIR/code`",
@@ -191,9 +100,9 @@ class Config:
     max_body_bytes: int = _setting(
         25 * MIB,
         {
-            "SAGEMAKER_MAX_PAYLOAD_IN_MB": _whole(1, 2047, scale=MIB),
-            "SAGEMAKER_MAX_REQUEST_SIZE": _whole(1),
-            "MAX_CONTENT_LENGTH": _whole(1),
+            "SAGEMAKER_MAX_PAYLOAD_IN_MB": parsers.whole(1, 2047, scale=MIB),
+            "SAGEMAKER_MAX_REQUEST_SIZE": parsers.whole(1),
+            "MAX_CONTENT_LENGTH": parsers.whole(1),
         },
         "bytes (`SAGEMAKER_MAX_PAYLOAD_IN_MB`: MiB)",
         "Largest request body; beyond it 413.",
@@ -201,43 +110,46 @@ class Config:
     invoke_timeout_s: float = _setting(
         60.0,
         {
-            "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": _number(0),
-            "SAGEMAKER_MODEL_SERVER_TIMEOUT": _number(0, scale=60.0),
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": parsers.number(0),
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT": parsers.number(0, scale=60.0),
         },
         "seconds (`SAGEMAKER_MODEL_SERVER_TIMEOUT`: minutes, as MMS takes it)",
         "How long a model may take to answer; then 504 and its worker is replaced.",
     )
     load_timeout_s: float = _setting(
         350.0,
-        {"MMEKIT_LOAD_TIMEOUT_SECONDS": _number(0)},
+        {"MMEKIT_LOAD_TIMEOUT_SECONDS": parsers.number(0)},
         "seconds",
         "How long a load may take; SageMaker waits for 360 s.",
     )
     # --- limits of the server
     queue_size: int = _setting(
         100,
-        {"SAGEMAKER_MODEL_JOB_QUEUE_SIZE": _whole(1)},
+        {"SAGEMAKER_MODEL_JOB_QUEUE_SIZE": parsers.whole(1)},
         "requests",
         "Requests that may wait for one model; beyond it 503.",
     )
     server_queue_size: int = _setting(
         2000,
-        {"MMEKIT_QUEUE_SIZE": _whole(1)},
+        {"MMEKIT_QUEUE_SIZE": parsers.whole(1)},
         "requests",
         "Requests that may wait for all models together; beyond it 503.",
     )
     body_budget_bytes: int = _setting(
         256 * MIB,
-        {"MMEKIT_BODY_BUDGET_BYTES": _whole(MIB)},
+        {"MMEKIT_BODY_BUDGET_BYTES": parsers.whole(MIB)},
         "bytes",
         "Request bodies held at once by server and workers; above it reading waits.",
     )
     max_connections: int = _setting(
-        10_000, {"MMEKIT_MAX_CONNECTIONS": _whole(1)}, "connections", "Open connections; beyond it 503."
+        10_000,
+        {"MMEKIT_MAX_CONNECTIONS": parsers.whole(1)},
+        "connections",
+        "Open connections; beyond it 503.",
     )
     stop_timeout_s: float = _setting(
         25.0,
-        {"MMEKIT_STOP_TIMEOUT_SECONDS": _number(0)},
+        {"MMEKIT_STOP_TIMEOUT_SECONDS": parsers.number(0)},
         "seconds",
         "How long SIGTERM waits for requests in flight; SageMaker kills after 30 s.",
     )
@@ -245,81 +157,81 @@ class Config:
     copies: int = _setting(
         1,
         {
-            "SAGEMAKER_MODEL_SERVER_WORKERS": _whole(1, 1024),
-            "SAGEMAKER_NUM_MODEL_WORKERS": _whole(1, 1024),
+            "SAGEMAKER_MODEL_SERVER_WORKERS": parsers.whole(1, 1024),
+            "SAGEMAKER_NUM_MODEL_WORKERS": parsers.whole(1, 1024),
         },
         "workers",
         "Workers that hold a model from its load on (MMS: workers per model).",
     )
     max_copies: int = _setting(
         4,
-        {"MMEKIT_MAX_COPIES": _whole(1, 1024)},
+        {"MMEKIT_MAX_COPIES": parsers.whole(1, 1024)},
         "workers",
         "Workers that may hold a hot model; 1 never adds one.",
     )
     workers: int | None = _setting(
         None,
-        {"MMEKIT_WORKERS": _whole(1, 1024)},
+        {"MMEKIT_WORKERS": parsers.whole(1, 1024)},
         "processes",
         "Workers shared by models without code of their own.",
         default_text="CPUs available",
     )
     sharing: str = _setting(
         "auto",
-        {"MMEKIT_SHARING": _choice("auto", "always", "never")},
+        {"MMEKIT_SHARING": parsers.choice("auto", "always", "never")},
         "auto, always, never",
         "`auto`: small models without code of their own share workers. `never`: each has its own.",
     )
     large_model_bytes: int = _setting(
         64 * MIB,
-        {"MMEKIT_LARGE_MODEL_BYTES": _whole(0)},
+        {"MMEKIT_LARGE_MODEL_BYTES": parsers.whole(0)},
         "bytes",
         "A model folder from this size on gets a worker of its own.",
     )
     max_own_workers: int | None = _setting(
         None,
-        {"MMEKIT_MAX_OWN_WORKERS": _whole(0)},
+        {"MMEKIT_MAX_OWN_WORKERS": parsers.whole(0)},
         "processes",
         "Workers that hold one model; beyond it 507.",
         default_text="what process, descriptor and memory limits allow",
     )
     threads: int = _setting(
         1,
-        {"OMP_NUM_THREADS": _whole(1, 1024)},
+        {"OMP_NUM_THREADS": parsers.whole(1, 1024)},
         "threads",
         "Threads of one call (OpenMP, BLAS, torch). More than 1 slows single rows once two workers are busy.",
     )
     preload: str = _setting(
         "auto",
-        {"MMEKIT_PRELOAD": _text},
+        {"MMEKIT_PRELOAD": parsers.text},
         "modules",
         "Handlers whose frameworks the template imports before workers are forked: `auto` takes all that "
         "the image has, `none` none, else names such as `mmekit_handlers.xgboost,my_module`.",
     )
     number_of_gpu: int | None = _setting(
         None,
-        {"MMEKIT_NUMBER_OF_GPU": _whole(0, 64)},
+        {"MMEKIT_NUMBER_OF_GPU": parsers.whole(0, 64)},
         "devices",
         "GPUs to use, one worker each.",
         default_text="those the container sees",
     )
     stall_ms: float = _setting(
         50.0,
-        {"MMEKIT_STALL_MS": _number(0)},
+        {"MMEKIT_STALL_MS": parsers.number(0)},
         "milliseconds",
         "A call that exceeds this and its model's usual time no longer holds the other models of its worker.",
     )
     # --- memory
     memory_limit_bytes: int | None = _setting(
         None,
-        {"MMEKIT_MEMORY_LIMIT_BYTES": _whole(64 * MIB)},
+        {"MMEKIT_MEMORY_LIMIT_BYTES": parsers.whole(64 * MIB)},
         "bytes",
         "Memory of server and models together.",
         default_text="the cgroup's limit, else the machine's memory",
     )
     memory_reserve_bytes: int | None = _setting(
         None,
-        {"MMEKIT_MEMORY_RESERVE_BYTES": _whole(0)},
+        {"MMEKIT_MEMORY_RESERVE_BYTES": parsers.whole(0)},
         "bytes",
         "Memory that loads leave free.",
         default_text="a sixteenth of the limit, between 64 and 128 MiB, at most an eighth",
@@ -327,14 +239,14 @@ class Config:
     # --- logs
     log_level: int = _setting(
         20,
-        {"SAGEMAKER_CONTAINER_LOG_LEVEL": _log_level},
+        {"SAGEMAKER_CONTAINER_LOG_LEVEL": parsers.log_level},
         "level",
         "Python's logging level, as a number or a name.",
     )
     # --- read by the handlers in the workers
     default_accept: str | None = _setting(
         None,
-        {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": _text},
+        {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": parsers.text},
         "media type",
         "Answer type when `Accept` is absent or `*/*`.",
         read_by="handlers",
@@ -342,7 +254,7 @@ class Config:
     )
     inference_output: str | None = _setting(
         None,
-        {"SAGEMAKER_INFERENCE_OUTPUT": _text},
+        {"SAGEMAKER_INFERENCE_OUTPUT": parsers.text},
         "names",
         "XGBoost: what to answer, a comma list of predicted_label, labels, probability, probabilities, "
         "raw_score, raw_scores, predicted_score.",
@@ -350,28 +262,28 @@ class Config:
     )
     inference_ensemble: bool = _setting(
         True,
-        {"SAGEMAKER_INFERENCE_ENSEMBLE": _flag},
+        {"SAGEMAKER_INFERENCE_ENSEMBLE": parsers.flag},
         "true, false",
         "XGBoost: combine all model files of a folder; `false` takes the first by name.",
         read_by="handlers",
     )
     batch: bool = _setting(
         False,
-        {"SAGEMAKER_BATCH": _flag},
+        {"SAGEMAKER_BATCH": parsers.flag},
         "true, false",
         "Set by batch transform: CSV answers end each row with a newline.",
         read_by="handlers",
     )
     xgboost_nthread: int = _setting(
         1,
-        {"MMEKIT_XGBOOST_NTHREAD": _whole(1, 1024)},
+        {"MMEKIT_XGBOOST_NTHREAD": parsers.whole(1, 1024)},
         "threads",
         "XGBoost: threads of one prediction.",
         read_by="handlers",
     )
     xgboost_libsvm_base: str = _setting(
         "auto",
-        {"MMEKIT_XGBOOST_LIBSVM_BASE": _choice("auto", "0", "1")},
+        {"MMEKIT_XGBOOST_LIBSVM_BASE": parsers.choice("auto", "0", "1")},
         "auto, 0, 1",
         "XGBoost: the number of the first feature in libsvm bodies; `auto` looks at the model and the body.",
         read_by="handlers",
@@ -379,7 +291,7 @@ class Config:
     sklearn_method: str | None = _setting(
         None,
         {
-            "MMEKIT_SKLEARN_METHOD": _exactly(
+            "MMEKIT_SKLEARN_METHOD": parsers.exactly(
                 "predict",
                 "transform",
                 "predict_proba",
@@ -395,14 +307,14 @@ class Config:
     )
     skops_trusted: str | None = _setting(
         None,
-        {"MMEKIT_SKOPS_TRUSTED": _text},
+        {"MMEKIT_SKOPS_TRUSTED": parsers.text},
         "type names",
         "scikit-learn: types that a skops file may hold beside the usual ones, a comma list.",
         read_by="handlers",
     )
     pytorch_device: str = _setting(
         "auto",
-        {"MMEKIT_PYTORCH_DEVICE": _device},
+        {"MMEKIT_PYTORCH_DEVICE": parsers.device},
         "device",
         "PyTorch: `auto`, `cpu`, `cuda` or `cuda:N`.",
         read_by="handlers",
@@ -410,7 +322,7 @@ class Config:
     pytorch_dtype: str = _setting(
         "auto",
         {
-            "MMEKIT_PYTORCH_DTYPE": _exactly(
+            "MMEKIT_PYTORCH_DTYPE": parsers.exactly(
                 "auto", "float32", "float64", "float16", "bfloat16", "int64", "int32"
             )
         },
@@ -420,7 +332,7 @@ class Config:
     )
     pytorch_threads: int | None = _setting(
         None,
-        {"MMEKIT_PYTORCH_THREADS": _whole(1, 1024)},
+        {"MMEKIT_PYTORCH_THREADS": parsers.whole(1, 1024)},
         "threads",
         "PyTorch: threads of one call on the CPU.",
         read_by="handlers",
@@ -428,21 +340,21 @@ class Config:
     )
     pytorch_row_wise: bool = _setting(
         False,
-        {"MMEKIT_PYTORCH_ROW_WISE": _flag},
+        {"MMEKIT_PYTORCH_ROW_WISE": parsers.flag},
         "true, false",
         "PyTorch: the models predict each row by itself, so waiting requests may share a call.",
         read_by="handlers",
     )
     pytorch_allow_pickle: bool = _setting(
         False,
-        {"MMEKIT_PYTORCH_ALLOW_PICKLE": _flag},
+        {"MMEKIT_PYTORCH_ALLOW_PICKLE": parsers.flag},
         "true, false",
         "PyTorch: load files that hold more than tensors, which run code when they are read.",
         read_by="handlers",
     )
     pytorch_warm_export: bool = _setting(
         False,
-        {"MMEKIT_PYTORCH_WARM_EXPORT": _flag},
+        {"MMEKIT_PYTORCH_WARM_EXPORT": parsers.flag},
         "true, false",
         "PyTorch: import what `torch.export` archives need before workers are forked.",
         read_by="handlers",

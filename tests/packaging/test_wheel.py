@@ -156,7 +156,7 @@ for package in PACKAGES:
             missing = (error.name or "").split(".")[0]
             if missing in ("", "mmekit", "mmekit_handlers"):
                 raise
-assert environ == dict(os.environ), "an import changed the environment"
+assert environ == ours(), "an import changed the environment"
 assert not logging.getLogger().handlers, "an import set logging up"
 assert handlers_before == handlers(), "an import set a signal handler"
 print("THREADS", threading.active_count())

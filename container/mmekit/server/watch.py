@@ -115,8 +115,8 @@ class Watch:
         model = victim.job.model if victim.job else ""
         error = OutOfResources(
             f"Out of memory: {at.used_bytes >> 20} of {at.limit_bytes >> 20} MiB were used ({at.ceiling}, "
-            f"reserve {at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; its worker was "
-            f"ended before the kernel would have ended one. Unload other models."
+            f"reserve {at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; it was "
+            f"ended with its worker before the kernel would have ended one. Unload other models."
         )
         _log.error("%s", error, extra={"model": model})
         victim.end(error)
