@@ -124,7 +124,9 @@ import importlib, logging, os, pkgutil, signal, sys, threading
 def handlers():
     return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)]
 
-environ, handlers_before = dict(os.environ), handlers()
+def ours():  # scikit-learn sets two of these for OpenMP when it is imported
+    return {name: value for name, value in os.environ.items() if not name.startswith("KMP_")}
+environ, handlers_before = ours(), handlers()
 import mmekit
 
 def hook(event, args):
