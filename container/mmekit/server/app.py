@@ -20,6 +20,7 @@ from mmekit.http.limits import BodyBudget, Limits
 from mmekit.http.server import HttpServer
 from mmekit.logs import OutputCollector
 from mmekit.server.capacity import CpuThrottle, cpus_available
+from mmekit.server.choosing import WorkerChooser
 from mmekit.server.dispatcher import Dispatcher
 from mmekit.server.estimates import Estimator
 from mmekit.server.fleet import Fleet
@@ -54,9 +55,9 @@ class Server:
         self.dispatcher = Dispatcher(models)
         memory = Memory(source, reserve)
         rule = Rule(config.sharing, config.large_model_bytes, gpus)
-        self.residency = Residency(
-            config, self.fleet, self.dispatcher, memory, Estimator(), rule, config.workers or cpus
-        )
+        estimator = Estimator()
+        chooser = WorkerChooser(config, self.fleet, self.dispatcher, estimator, rule, config.workers or cpus)
+        self.residency = Residency(config, self.fleet, self.dispatcher, memory, estimator, chooser)
         image = ImageCode(config.handler, config.program, config.code_dir)
         self.registry = Registry(config, models, self.dispatcher, self.residency, image)
         throttle = CpuThrottle.find()

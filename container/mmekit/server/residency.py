@@ -1,4 +1,4 @@
-"""Brings models into workers and takes them out: placement, admission to memory, copies, moves.
+"""Brings models into workers and takes them out: admission to memory, copies, moves.
 
 Order of a load: the worker, its turn, admission, the handler in the worker, the measured cost into
 the ledger. A model that lost its worker comes back when it is next asked for, from its folder.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any
 
@@ -18,13 +18,13 @@ import msgspec
 from mmekit import artifact
 from mmekit.config import Config
 from mmekit.errors import MmekitError, ModelLoadError, NotStarted, OutOfResources, WorkerDied
-from mmekit.server.capacity import descriptor_headroom, pids_headroom
+from mmekit.server.choosing import WorkerChooser
 from mmekit.server.dispatcher import AnsweredError, Dispatcher
 from mmekit.server.estimates import Estimate, Estimator
 from mmekit.server.fleet import Fleet
 from mmekit.server.memory import Grant, Memory, call_data_bytes, load_data_bytes
 from mmekit.server.model import MEMORY_S, Model, State
-from mmekit.server.placement import Candidate, Kind, Rule, pick_shared
+from mmekit.server.placement import Kind
 from mmekit.server.workers import Worker
 from mmekit.worker.messages import Loaded, LoadFailed, Message, Unload
 
@@ -36,15 +36,8 @@ _UNLOAD_TIMEOUT_S = 350.0
 #: A load that waits behind others is taken elsewhere when they end its worker, so often.
 _TRIES = 3
 
-#: Processes and descriptors that a further worker must leave free.
-_PROCESS_ROOM = 16
-_DESCRIPTOR_ROOM = 64
-
 #: A copy that could not be loaded is tried again after this long.
 _COPY_AGAIN_S = 10.0
-
-#: Residents called within this time make a worker busy for slow loads.
-_BUSY_S = 1.0
 
 
 class DiedWhileLoading(ModelLoadError):
@@ -61,25 +54,18 @@ class Residency:
         dispatcher: Dispatcher,
         memory: Memory,
         estimator: Estimator,
-        rule: Rule,
-        target: int,
+        chooser: WorkerChooser,
     ) -> None:
         self.config = config
         self.fleet = fleet
         self.dispatcher = dispatcher
         self.memory = memory
         self.estimator = estimator
-        self.rule = rule
-        #: How many shared workers there should be.
-        self.target = target
+        self.chooser = chooser
         #: Loads into one shared worker come one by one: each is admitted when it is its turn.
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._loading: Counter[int] = Counter()
         self._grants: dict[tuple[str, int], Grant] = {}
         self._settled = asyncio.Event()
-        #: A further shared worker is started for one load at a time; the others then find it.
-        self._widening = asyncio.Lock()
-        self._starting_device: dict[int, asyncio.Task[Worker]] = {}
         self._moving: list[Model] = []
         self._background: set[asyncio.Task[None]] = set()
         dispatcher.reload = self.reload
@@ -107,30 +93,23 @@ class Residency:
 
     async def _bring(self, model: Model) -> Worker:
         """Load a model into a worker. Raises NotStarted when that ended for a reason of its own."""
-        kind = self._kind(model)
-        worker = await self._worker_for(model, kind)
-        self._loading[worker.number] += 1
+        worker = await self.chooser.worker_for(model)
+        self.chooser.loading[worker.number] += 1
         try:
             async with self._turns[worker.number]:
                 await self._load(model, worker)
         except BaseException:
-            if worker.kind is Kind.OWN and not worker.models and self._loading[worker.number] <= 1:
+            if worker.kind is Kind.OWN and not worker.models and self.chooser.loading[worker.number] <= 1:
                 worker.end(WorkerDied("The load in this worker failed."))
                 await asyncio.wait([worker.exited], timeout=1.0)  # a failed load leaves no trace
             raise
         finally:
-            if worker.number in self._loading:
-                self._loading[worker.number] -= 1
+            if worker.number in self.chooser.loading:
+                self.chooser.loading[worker.number] -= 1
         if not worker.alive:
             self._release(model.name, worker)
             raise NotStarted("Worker died after this load.")
         return worker
-
-    def _kind(self, model: Model) -> Kind:
-        kind = self.rule.kind_for(model.needs)
-        if kind is Kind.SHARED and model.own_until > time.monotonic() and self.rule.sharing == "auto":
-            return Kind.OWN
-        return kind
 
     async def _load(self, model: Model, worker: Worker) -> None:
         assert model.subject is not None
@@ -229,99 +208,6 @@ class Residency:
                     return True
         return self.fleet.release_spare() > 0
 
-    # --- choosing a worker -----------------------------------------------------------------------
-
-    async def _worker_for(self, model: Model, kind: Kind) -> Worker:
-        if kind is Kind.DEVICE:
-            return await self._device_worker(model)
-        if kind is Kind.OWN:
-            return await self._own_worker(model)
-        return await self._shared_worker(model)
-
-    async def _own_worker(self, model: Model) -> Worker:
-        self._check_own_cap()
-        if model.shadows:
-            await self.fleet.template.ready.wait()
-        if model.shadows & self.fleet.template.imported:
-            return await self.fleet.start_fresh(Kind.OWN)
-        return await self.fleet.take(Kind.OWN)
-
-    def _check_own_cap(self) -> None:
-        """Raises OutOfResources when processes, descriptors or the setting allow no further worker."""
-        own = self.fleet.count(Kind.OWN)
-        cap = self.config.max_own_workers
-        if cap == 0:
-            raise ModelLoadError(
-                "The model needs a worker of its own and none is allowed: MMEKIT_MAX_OWN_WORKERS=0."
-            )
-        if cap is not None and own >= cap:
-            raise OutOfResources(
-                f"{own} models have a worker of their own and no more are allowed "
-                f"(MMEKIT_MAX_OWN_WORKERS={cap}). Unload one of them."
-            )
-        self._check_process_room()
-
-    def _check_process_room(self) -> None:
-        """Raises OutOfResources when the kernel's limits leave no room for a further worker."""
-        processes, descriptors = pids_headroom(), descriptor_headroom()
-        if (processes is not None and processes < _PROCESS_ROOM) or descriptors < _DESCRIPTOR_ROOM:
-            raise OutOfResources(
-                f"There are {len(self.fleet.workers)} workers; {processes} more processes and {descriptors} "
-                f"more descriptors are allowed, and some must stay free. Unload models that have a worker of "
-                f"their own."
-            )
-
-    async def _shared_worker(self, model: Model) -> Worker:
-        """Return the worker for a small model; waits while the first ones are forked."""
-        worker = self._pick_shared(model)
-        if worker is None:
-            async with self._widening:
-                worker = self._pick_shared(model)
-                if worker is None:
-                    self._check_process_room()
-                    worker = await self.fleet.take(Kind.SHARED)
-        return worker
-
-    def _pick_shared(self, model: Model) -> Worker | None:
-        """Return the shared worker to load into; None means one more."""
-        assert model.subject is not None
-        estimate = self.estimator.estimate(model.subject)
-        pool = self.fleet.of_kind(Kind.SHARED)
-        candidates = [self._candidate(worker) for worker in pool if worker not in model.workers]
-        number = pick_shared(candidates, len(pool), self.target, estimate.load_ms)
-        return next((worker for worker in pool if worker.number == number), None)
-
-    def is_loading(self, worker: Worker) -> bool:
-        """Whether loads run in a worker or wait for it."""
-        return self._loading[worker.number] > 0
-
-    def _candidate(self, worker: Worker) -> Candidate:
-        queued = sum(
-            len(self.dispatcher.models[n].queue) for n in worker.models if n in self.dispatcher.models
-        )
-        running = worker.job is not None
-        busy = running or queued > 0 or time.monotonic() - worker.last_call_at < _BUSY_S
-        waiting = queued + running + self._loading[worker.number]
-        return Candidate(worker.number, len(worker.models), waiting, busy and bool(worker.models))
-
-    async def _device_worker(self, model: Model) -> Worker:
-        """Return the worker of the device with the fewest models; started on first need."""
-        by_gpu = {worker.gpu_id: worker for worker in self.fleet.of_kind(Kind.DEVICE)}
-        for gpu in range(self.rule.gpus):
-            if gpu not in by_gpu:
-                return await self._start_device(gpu)
-        free = [worker for worker in by_gpu.values() if worker not in model.workers]
-        return min(free or by_gpu.values(), key=lambda worker: len(worker.models))
-
-    async def _start_device(self, gpu: int) -> Worker:
-        """Start a device's worker once, however many loads ask for it."""
-        task = self._starting_device.get(gpu)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self.fleet.start_fresh(Kind.DEVICE, gpu))
-            self._starting_device[gpu] = task
-            task.add_done_callback(lambda _: self._starting_device.pop(gpu, None))
-        return await asyncio.shield(task)
-
     # --- unloads -------------------------------------------------------------------------------
 
     async def remove(self, model: Model) -> None:
@@ -350,11 +236,11 @@ class Residency:
             worker.retire()
 
     def _is_empty(self, worker: Worker) -> bool:
-        return not worker.models and not self.is_loading(worker)
+        return not worker.models and not self.chooser.is_loading(worker)
 
     def _is_surplus(self, worker: Worker) -> bool:
         if worker.kind is Kind.SHARED:
-            return len(self.fleet.of_kind(Kind.SHARED)) > self.target
+            return len(self.fleet.of_kind(Kind.SHARED)) > self.chooser.target
         return worker.kind is Kind.OWN
 
     async def _end_process(self, worker: Worker) -> None:
@@ -458,7 +344,7 @@ class Residency:
     def may_dissolve(self, worker: Worker) -> bool:
         """Whether no load runs there and no model counts on this worker for its copies."""
         models = [self.dispatcher.models[name] for name in worker.models if name in self.dispatcher.models]
-        return not self.is_loading(worker) and all(
+        return not self.chooser.is_loading(worker) and all(
             model.min_copies == 1 or len(model.workers) > model.min_copies for model in models
         )
 
@@ -477,7 +363,7 @@ class Residency:
     def on_exit(self, worker: Worker, reason: MmekitError) -> None:
         """A worker has ended: its models lost a home; those with requests get another at once."""
         self._turns.pop(worker.number, None)
-        self._loading.pop(worker.number, None)
+        self.chooser.loading.pop(worker.number, None)
         if worker.models:
             _log.warning("Worker %d (process %d) has ended: %s", worker.number, worker.pid, reason.message)
         if worker.kind is Kind.SHARED and worker.models:

@@ -115,8 +115,8 @@ class Watch:
         model = victim.job.model if victim.job else ""
         error = OutOfResources(
             f"Out of memory: {at.used_bytes >> 20} of {at.limit_bytes >> 20} MiB were used ({at.ceiling}, "
-            f"reserve {at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; it was "
-            f"ended with its worker before the kernel would have ended one. Unload other models."
+            f"reserve {at.reserve_bytes >> 20} MiB) when model {model or 'nobody'} needed more; its worker "
+            f"was ended before the kernel would have ended one. Unload other models."
         )
         _log.error("%s", error, extra={"model": model})
         victim.end(error)
@@ -206,7 +206,7 @@ class Watch:
         if self.fleet.spare is None and not self.memory.shortfall(_SPARE_BYTES):
             self.fleet.want_spare()
         shared = self.fleet.of_kind(Kind.SHARED)
-        if len(shared) > self.residency.target:
+        if len(shared) > self.residency.chooser.target:
             for worker in shared:
                 used_at = max(worker.last_call_at, worker.last_load_at)
                 if worker.idle and now - used_at > _POOL_IDLE_S and self.residency.may_dissolve(worker):
@@ -219,7 +219,7 @@ class Watch:
         if not models or not worker.idle or any(model.own_until >= now for model in models):
             return
         # More than one when loads waited there for the one that stalled.
-        if all(self.residency.rule.kind_for(model.needs) is Kind.SHARED for model in models):
+        if all(self.residency.chooser.rule.kind_for(model.needs) is Kind.SHARED for model in models):
             self.residency.put_back(worker)
 
     def _idle_cpus(self, now: float) -> float:
