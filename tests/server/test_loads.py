@@ -227,6 +227,7 @@ def test_a_load_that_fails_in_a_shared_worker_leaves_its_neighbours(tmp_path: Pa
 # --- many --------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)
 def test_two_thousand_loads_at_once_all_succeed_and_are_listed_once_each(tmp_path: Path) -> None:
     count = 2000
     path = plain_model(tmp_path, "tiny")

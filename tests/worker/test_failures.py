@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 
 import pytest
 
@@ -30,7 +31,14 @@ MEMORY = "OutOfMemoryError"
 @pytest.mark.parametrize(
     ("name", "body", "status", "kind", "text"),
     [
-        ("raises_on_predict", b"[1]", 500, MMS, "Prediction failed: KeyError: 'label' (inference.py:6)"),
+        pytest.param(
+            "raises_on_predict",
+            b"[1]",
+            500,
+            MMS,
+            "Prediction failed: KeyError: 'label' (inference.py:6)",
+            marks=pytest.mark.skipif(find_spec("numpy") is None, reason="the JSON codec needs numpy"),
+        ),
         (
             "exits_in_handle",
             b"",
