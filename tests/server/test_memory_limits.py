@@ -110,8 +110,13 @@ def test_the_setting_alone_limits_without_a_cgroup(tmp_path: Path) -> None:
         assert refused.status == 507
         assert re.search(r"limit 300.0 MiB|of 300 MiB were used", refused.message)
         assert "(MMEKIT_MEMORY_LIMIT_BYTES" in refused.message
-        assert server.unload(loaded[0]).status == 200
-        assert server.load("next", code_model(tmp_path, "next", KEEPS.format(mib=40))).status == 200
+        # A few MiB beside the models themselves may be missing: SageMaker, too, unloads until it fits.
+        following = code_model(tmp_path, "next", KEEPS.format(mib=40))
+        for name in loaded[:2]:
+            assert server.unload(name).status == 200
+            if (answer := server.load("next", following)).status == 200:
+                break
+        assert answer.status == 200
 
 
 def test_a_model_that_can_never_fit_is_507_before_it_is_tried(tmp_path: Path) -> None:
