@@ -52,7 +52,6 @@ class Dispatcher:
         self.models = models
         #: Set by the registry: bring a model that no worker holds back.
         self.reload: Callable[[Model], None] = lambda model: None
-        self.stopping = False
 
     # --- from the routes -----------------------------------------------------------------------
 
