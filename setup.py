@@ -13,15 +13,21 @@ HERE = Path(__file__).parent
 ROOTS = {
     "mmekit": "container",
     "mmekit_handlers": "handlers",
+    "mmekit_toolkit": "toolkit",
 }
+#: Those that are here: images are built without the toolkit.
+PRESENT = {package: root for package, root in ROOTS.items() if (HERE / root / package).is_dir()}
 
 #: The server and people's own handlers; nothing here imports numpy.
 BASE = [
     "click>=8.1",
     "httptools>=0.6",
+    "javaproperties>=0.8",
     "msgspec>=0.18",
+    "multipart>=1.2",
     "orjson>=3.10",
     "packaging>=23",
+    "prometheus_client>=0.20",
     "rich>=13",
     "uvloop>=0.19",
 ]
@@ -46,11 +52,30 @@ PYTORCH = [
     "torch>=2.6",
 ]
 
+#: Keystores and self-signed certificates for https; PEM files need nothing.
+TLS = ["cryptography>=42"]
+
+#: AWS's inference toolkit, for containers built around it.
+SAGEMAKER = [
+    "retrying>=1.3.3",
+    "sagemaker-inference>=1.10",
+    # pkg_resources, which AWS's toolkit imports to start a server, is gone from 82 on.
+    "setuptools>=77,<82",
+]
+
+#: AWS's Multi Model Server, the second engine. It brings the top-level name `mms` and the commands
+#: `multi-model-server` and `mxnet-model-server`, so it is never part of `all`.
+MMS = [*SAGEMAKER, "multi-model-server==1.1.11"]
+
 DEV = [
+    *SAGEMAKER,
+    *TLS,
     "build>=1.2",
     "hypothesis>=6.100",
     "lightgbm>=4.3",  # examples/custom-framework
+    "model-archiver==1.0.3",  # what `mmekit archive pack` is compared with
     "mypy>=1.13",
+    "openapi-spec-validator>=0.7",
     "psutil>=6",
     "pytest>=8",
     "pytest-timeout>=2.3",
@@ -96,13 +121,13 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.10",
-    package_dir={package: f"{root}/{package}" for package, root in ROOTS.items()},
+    package_dir={package: f"{root}/{package}" for package, root in PRESENT.items()},
     packages=[
         package
-        for name, root in ROOTS.items()
+        for name, root in PRESENT.items()
         for package in find_packages(str(HERE / root), include=[name, f"{name}.*"])
     ],
-    package_data={package: ["py.typed"] for package in ROOTS},
+    package_data={package: ["py.typed"] for package in PRESENT},
     zip_safe=False,
     install_requires=BASE,
     extras_require={
@@ -110,6 +135,9 @@ setup(
         "sklearn": SKLEARN,
         "pytorch": PYTORCH,
         "all": sorted({*XGBOOST, *SKLEARN, *PYTORCH}),
+        "sagemaker": SAGEMAKER,
+        "tls": TLS,
+        "mms": MMS,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["mmekit = mmekit.cli:main"]},

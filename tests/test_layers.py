@@ -8,22 +8,38 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOTS = {"mmekit": ROOT / "container", "mmekit_handlers": ROOT / "handlers"}
+ROOTS = {
+    "mmekit": ROOT / "container",
+    "mmekit_handlers": ROOT / "handlers",
+    "mmekit_toolkit": ROOT / "toolkit",
+}
 
 
 #: Layer → what its modules must not import. A module belongs to the longest prefix that fits.
 FORBIDDEN = {
+    "mmekit": ["mmekit_toolkit"],
     "mmekit.errors": ["mmekit", "mmekit_handlers"],
     "mmekit.config": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit_handlers"],
+    "mmekit.archive": [
+        "mmekit.server",
+        "mmekit.worker",
+        "mmekit.http",
+        "mmekit.cli",
+        "mmekit.config",
+        "mmekit.artifact",
+        "mmekit_handlers",
+    ],
     "mmekit.artifact": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit_handlers"],
     "mmekit.http": ["mmekit.server", "mmekit.worker", "mmekit.cli", "mmekit_handlers"],
     "mmekit.worker": ["mmekit.server", "mmekit.http", "mmekit.cli"],
     "mmekit.server": ["mmekit.cli", "mmekit_handlers"],
+    "mmekit.engine": ["mmekit.server", "mmekit.http", "mmekit.cli"],
     "mmekit_handlers": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit.cli", "mmekit.config"],
+    "mmekit_toolkit": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit.cli", "mmekit_handlers"],
 }
 
 #: In mmekit.server a module imports only those to its right, and its equals.
-SERVER_ORDER = [{"app"}, {"routes"}, {"registry"}]
+SERVER_ORDER = [{"app"}, {"connectors"}, {"routes"}, {"startup"}, {"registry"}]
 
 #: Never imported by what runs in the server process: no model code, no array library.
 HEAVY = {"numpy", "pandas", "scipy", "sklearn", "torch", "xgboost", "joblib", "skops", "safetensors"}
@@ -100,6 +116,17 @@ def test_the_server_and_the_worker_meet_only_in_the_messages() -> None:
         if _inside(name, "mmekit.server")
         for imported in _imports(name)
         if _inside(imported, "mmekit.worker") and imported not in allowed
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_start_knows_of_the_second_engine() -> None:
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        if not _inside(name, "mmekit.engine")
+        for imported in _imports(name)
+        if _inside(imported, "mmekit.engine") and name != "mmekit.start"
     ]
     assert not wrong, "\n".join(wrong)
 

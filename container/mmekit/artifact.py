@@ -14,18 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmekit.archive.manifest import read_manifest
 from mmekit.errors import InvalidModel, ModelNotFound
 from mmekit.formats import runtime_of_file
 
 DEFAULT_PROGRAM = "inference.py"
-MANIFEST = "MAR-INF/MANIFEST.json"
 
 #: Names that archivers and file systems leave behind (MMS: model-archiver skips most of them too).
 _JUNK = frozenset({"__MACOSX", "__pycache__", "lost+found", "Thumbs.db", "desktop.ini"})
 #: Folders of a model that hold code or descriptions, never a model's file.
 SIDE_FOLDERS = frozenset({"code", "MAR-INF"})
-#: A manifest is a few hundred bytes; more is not one.
-_MAX_MANIFEST_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,17 @@ class Artifact:
     program: str | None
     #: Folders that own code is imported from, the first one wins.
     code_dirs: tuple[str, ...]
-    #: MAR-INF/MANIFEST.json as it is, or None.
+    #: The manifest as it is (see ``archive.manifest``), or None.
     manifest: dict[str, Any] | None
-    #: ``model.handler`` of the manifest, or None.
+    #: What the manifest says of it, or None: a handler string, ...
     handler: str | None
+    model_name: str | None
+    model_version: str | None
+    engine: str | None
+    #: "python", "python2" or "python3"; the first without a manifest.
+    runtime_name: str
+    #: An archive for MMS 0.4: ``handler`` is a file with a subclass of SingleNodeService.
+    legacy: bool
     #: Path of requirements.txt and its lines without comments.
     requirements_file: str | None
     requirements: tuple[str, ...]
@@ -57,6 +62,11 @@ class Artifact:
         """The built-in handler for the model's files; None when none fits, or files of several are there."""
         runtimes = {runtime for _, runtime in self.model_files}
         return runtimes.pop() if len(runtimes) == 1 else None
+
+    @property
+    def manifest_text(self) -> str | None:
+        """The manifest as JSON, in ASCII."""
+        return None if self.manifest is None else json.dumps(self.manifest)
 
     @property
     def own_code(self) -> bool:
@@ -80,7 +90,7 @@ def inspect(path: str | os.PathLike[str], program: str = DEFAULT_PROGRAM) -> Art
         top = _entries(folder)
         if not top:
             raise InvalidModel(f"The model folder {folder} is empty.")
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         code_dirs = _code_dirs(folder)
         requirements = requirements_file(folder)
         return Artifact(
@@ -90,8 +100,13 @@ def inspect(path: str | os.PathLike[str], program: str = DEFAULT_PROGRAM) -> Art
             model_files=tuple(_model_files(folder, top)),
             program=_find_program(folder, program),
             code_dirs=code_dirs,
-            manifest=manifest,
-            handler=_manifest_handler(manifest),
+            manifest=manifest.raw if manifest else None,
+            handler=manifest.handler if manifest else None,
+            model_name=manifest.model_name if manifest else None,
+            model_version=manifest.model_version if manifest else None,
+            engine=manifest.engine_name if manifest else None,
+            runtime_name=manifest.runtime if manifest else "python",
+            legacy=manifest is not None and manifest.legacy,
             requirements_file=requirements,
             requirements=tuple(_requirement_lines(requirements)),
             top_level_modules=frozenset(importable_names(code_dirs)),
@@ -236,43 +251,6 @@ def _first_file(*candidates: Path) -> str | None:
 def _find_program(folder: Path, program: str) -> str | None:
     name = program_name(program)
     return _first_file(folder / "code" / name, folder / name)
-
-
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    file = folder / MANIFEST
-    if not file.is_file():
-        return None
-    if file.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise InvalidModel(f"Failed to parse {MANIFEST}: it is larger than {_MAX_MANIFEST_BYTES} bytes.")
-    try:
-        manifest = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"Failed to parse {MANIFEST}: {error}") from error
-    if not isinstance(manifest, dict):
-        raise InvalidModel(f"Failed to parse {MANIFEST}: expected an object, found {_json_type(manifest)}.")
-    return manifest
-
-
-def _manifest_handler(manifest: dict[str, Any] | None) -> str | None:
-    model = (manifest or {}).get("model")
-    if model is None:
-        return None
-    if not isinstance(model, dict):
-        raise InvalidModel(
-            f'Failed to parse {MANIFEST}: expected an object in "model", found {_json_type(model)}.'
-        )
-    handler = model.get("handler")
-    if handler is not None and not isinstance(handler, str):
-        raise InvalidModel(
-            f'Failed to parse {MANIFEST}: expected a string such as "service.py:handle" in '
-            f'"model.handler", found {_json_type(handler)}.'
-        )
-    return handler or None
-
-
-def _json_type(value: object) -> str:
-    names = {list: "a list", dict: "an object", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def _requirement_lines(file: str | None) -> Iterable[str]:

@@ -25,6 +25,10 @@ class ConfigError(MmekitError):
     """Raised at start when a setting has a value that cannot be used."""
 
 
+class CannotListen(MmekitError):
+    """Raised at start when an address cannot be had."""
+
+
 # --- the caller's mistakes -----------------------------------------------------------------
 
 
@@ -40,6 +44,13 @@ class InvalidModel(MmekitError):
 
     status = 400
     type = "InvalidModelException"
+
+
+class DownloadModelError(MmekitError):
+    """Raised when a model's archive is not to be downloaded from a url, or cannot be."""
+
+    status = 400
+    type = "DownloadModelException"
 
 
 class ResourceNotFound(MmekitError):

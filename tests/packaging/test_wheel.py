@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -17,20 +18,30 @@ import pytest
 import mmekit
 
 ROOT = Path(__file__).parent.parent.parent
-ROOTS = {"mmekit": ROOT / "container", "mmekit_handlers": ROOT / "handlers"}
+ROOTS = {
+    "mmekit": ROOT / "container",
+    "mmekit_handlers": ROOT / "handlers",
+    "mmekit_toolkit": ROOT / "toolkit",
+}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel of the sources as they are now, built in a copy: setuptools writes beside setup.py."""
-    pytest.importorskip("build.env")  # not `build`, which a folder of that name satisfies
-    source = tmp_path_factory.mktemp("source")
+    return _built(_sources(tmp_path_factory.mktemp("source"), ROOTS), tmp_path_factory.mktemp("dist"))
+
+
+def _sources(source: Path, packages: Iterable[str]) -> Path:
     for name in ("setup.py", "pyproject.toml", "LICENSE", "MANIFEST.in", "README.md", "constraints.txt"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
-    for root in ROOTS.values():
+    for root in (ROOTS[package] for package in packages):
         shutil.copytree(root, source / root.name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    out = tmp_path_factory.mktemp("dist")
+    return source
+
+
+def _built(source: Path, out: Path) -> zipfile.ZipFile:
+    pytest.importorskip("build.env")  # not `build`, which a folder of that name satisfies
     built = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source],
         capture_output=True,
@@ -48,6 +59,21 @@ def _metadata(wheel: zipfile.ZipFile, name: str) -> str:
     return wheel.read(path).decode()
 
 
+#: What `pip install mmekit` brings.
+BASE = {
+    "click",
+    "httptools",
+    "javaproperties",
+    "msgspec",
+    "multipart",
+    "orjson",
+    "packaging",
+    "prometheus_client",
+    "rich",
+    "uvloop",
+}
+
+
 def test_the_wheel_holds_every_source_file_and_the_type_markers(wheel: zipfile.ZipFile) -> None:
     sources = {
         str(path.relative_to(root))
@@ -57,6 +83,15 @@ def test_the_wheel_holds_every_source_file_and_the_type_markers(wheel: zipfile.Z
     expected = sources | {f"{package}/py.typed" for package in ROOTS}
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert expected == packed
+
+
+def test_images_are_built_without_the_toolkit(tmp_path: Path) -> None:
+    for name in ("source", "dist"):
+        (tmp_path / name).mkdir()
+    source = _sources(tmp_path / "source", ["mmekit", "mmekit_handlers"])
+    names = _built(source, tmp_path / "dist").namelist()
+    assert not [name for name in names if "toolkit" in name]
+    assert {"mmekit/__init__.py", "mmekit_handlers/__init__.py"} <= set(names)
 
 
 def test_the_wheel_carries_version_licence_and_supported_pythons(wheel: zipfile.ZipFile) -> None:
@@ -77,7 +112,7 @@ def test_the_wheel_declares_the_command_and_the_extras(wheel: zipfile.ZipFile) -
 def test_the_base_install_brings_no_framework(wheel: zipfile.ZipFile) -> None:
     requires = email.message_from_string(_metadata(wheel, "METADATA")).get_all("Requires-Dist") or []
     base = {line.split(";")[0].split(">")[0].strip() for line in requires if "extra ==" not in line}
-    assert base == {"click", "httptools", "msgspec", "orjson", "packaging", "rich", "uvloop"}
+    assert base == BASE
 
 
 def test_every_declared_requirement_is_imported_and_every_import_declared() -> None:
@@ -94,7 +129,9 @@ def test_every_declared_requirement_is_imported_and_every_import_declared() -> N
     # Workers prepare these where a model's framework brings them: seeds, numbers of threads.
     outside -= {"numpy", "torch", "threadpoolctl"}
     outside -= {"_typeshed"}  # mypy's own, behind TYPE_CHECKING
-    assert outside == {"click", "httptools", "msgspec", "orjson", "packaging", "rich", "uvloop"}
+    outside -= {"cryptography"}  # the extra tls
+    outside -= {"psutil", "retrying", "sagemaker_inference"}  # the second engine: the extra mms
+    assert outside == BASE
 
 
 def _installed_command() -> str:
@@ -152,6 +189,8 @@ def hook(event, args):
 sys.addaudithook(hook)
 for package in PACKAGES:
     for info in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        if info.name.startswith("mmekit.engine."):
+            continue  # programs of the second engine: processes of their own, which bring AWS's toolkit
         try:
             importlib.import_module(info.name)
         except ImportError as error:

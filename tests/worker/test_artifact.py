@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmekit import artifact, choice, formats, requirements
+from mmekit.archive import manifest
 from mmekit.errors import InvalidModel, ModelLoadError, ModelNotFound
 from tests.support.models import MODELS
 
@@ -219,7 +220,7 @@ def test_a_folder_that_cannot_be_read_says_who_cannot_read_what(tmp_path: Path) 
     ],
 )
 def test_a_malformed_manifest_is_refused(tmp_path: Path, text: str, why: str) -> None:
-    folder(tmp_path, artifact.MANIFEST, text=text)
+    folder(tmp_path, manifest.MANIFEST, text=text)
     with pytest.raises(InvalidModel) as raised:
         artifact.inspect(tmp_path)
     assert why in raised.value.message
@@ -229,7 +230,7 @@ def test_a_malformed_manifest_is_refused(tmp_path: Path, text: str, why: str) ->
 
 
 def test_a_handler_of_the_load_request_comes_before_the_manifests(tmp_path: Path) -> None:
-    folder(tmp_path, "service.py", artifact.MANIFEST, text='{"model": {"handler": "service:handle"}}')
+    folder(tmp_path, "service.py", manifest.MANIFEST, text='{"model": {"handler": "service:handle"}}')
     found = artifact.inspect(tmp_path)
     assert choice.choose(found).handler == "service:handle"
     assert choice.choose(found, "other:run").handler == "other:run"
@@ -415,7 +416,7 @@ def test_options_have_no_meaning_and_are_said_to_be_ignored(
 
 def test_the_manifest_is_passed_on_as_it_is() -> None:
     path = MODELS / "handle_style"
-    expected = json.loads((path / artifact.MANIFEST).read_text())
+    expected = json.loads((path / manifest.MANIFEST).read_text())
     assert artifact.inspect(path).manifest == expected
 
 

@@ -1,0 +1,1 @@
+"""Model archives: where models are found, how archives are unpacked, what their manifests say."""

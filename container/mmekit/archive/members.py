@@ -1,0 +1,310 @@
+"""What is in an archive, one member after the other, without trusting it.
+
+Zip (.mar, .model, .zip) and tar (.tar, .tar.gz, .tgz), told apart by their first bytes. Nothing is
+written here. zipfile and tarfile take as much memory as an archive says it needs; the limits below
+are checked before they are asked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from mmekit.errors import InvalidModel
+
+MAX_MEMBERS = 100_000
+#: Folders inside each other. Python deletes a tree recursively, so a deep one could not be deleted.
+_MAX_DEPTH = 100
+CHUNK_BYTES = 1024 * 1024
+
+#: The list at the end of a zip archive: 100 000 members with long names.
+_MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
+#: Headers of one tar member: names of any length and extended attributes fit.
+_MAX_HEADER_BYTES = 256 * 1024
+#: What may follow the last member of a tar archive: tar fills its last record, at most 4 MiB, with zeros.
+_MAX_PADDING_BYTES = 8 * 1024 * 1024
+
+#: Names that archivers leave behind.
+_JUNK = frozenset({"__MACOSX", ".DS_Store"})
+
+#: What the standard library raises about bytes that are no archive. RuntimeError: RecursionError,
+#: NotImplementedError. ValueError: names that are no text, numbers that are none. OSError: positions
+#: that are none, gzip's errors, files that cannot be read.
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    OSError,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    OverflowError,
+    LookupError,
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or folder of an archive."""
+
+    #: Relative, with ``/`` between its parts; never ``..`` among them.
+    path: str
+    is_folder: bool
+    executable: bool
+    #: Bytes as the archive declares them.
+    size: int
+    #: The content; to be read before the next member is asked for.
+    chunks: Callable[[], Iterator[bytes]]
+
+
+@contextmanager
+def refusing_broken(archive: Path) -> Iterator[None]:
+    """Turn what reading a damaged archive raises into InvalidModel."""
+    try:
+        yield
+    except _BROKEN as error:
+        text = str(error) or type(error).__name__
+        raise refusal(archive, f"it is damaged or incomplete ({text:.200})") from error
+
+
+def refusal(archive: Path, reason: str) -> InvalidModel:
+    """Return the error for an archive that is not unpacked."""
+    return InvalidModel(f"The archive {archive} cannot be used: {reason}. Nothing was unpacked.")
+
+
+def members(archive: Path, max_bytes: int) -> Generator[Member, None, None]:
+    """Yield files and folders; what archivers leave behind is left out.
+
+    Raises InvalidModel for what is neither zip nor tar, for members that would be written elsewhere,
+    links, devices, encrypted ones, more than 100 000 of them, or more than ``max_bytes`` declared.
+    Wrap the whole loop in ``refusing_broken``.
+    """
+    try:
+        if not stat.S_ISREG(archive.stat().st_mode):  # opening a pipe would wait for its writer
+            raise refusal(archive, "it is no file")
+        file = archive.open("rb")
+    except OSError as error:
+        raise refusal(
+            archive, f"it cannot be read: {error.strerror} (the server runs as user {os.getuid()})"
+        ) from error
+    with file:
+        head = file.read(512)
+        file.seek(0)
+        if head.startswith((b"PK\3\4", b"PK\5\6")):
+            found = _zip_members(file, archive)
+        elif head.startswith(b"\x1f\x8b"):
+            with gzip.GzipFile(fileobj=file) as unzipped:
+                yield from _within(_tar_members(unzipped, archive), archive, max_bytes)
+            return
+        elif head[257:262] == b"ustar":
+            found = _tar_members(file, archive)
+        else:
+            raise refusal(
+                archive,
+                "expected a zip (.mar, .model, .zip) or a tar archive (.tar.gz, .tgz, .tar), found "
+                + (f"a file that starts with {head[:8]!r}" if head else "an empty file"),
+            )
+        yield from _within(found, archive, max_bytes)
+
+
+def _within(found: Iterator[Member], archive: Path, max_bytes: int) -> Iterator[Member]:
+    """Hold the limits on number and size; leave out junk."""
+    total = 0
+    for number, member in enumerate(found, 1):
+        if number > MAX_MEMBERS:
+            raise refusal(archive, f"it has more than {MAX_MEMBERS} members")
+        total += member.size
+        if total > max_bytes:
+            raise too_large(archive, max_bytes)
+        parts = member.path.split("/")
+        if member.path and not any(part in _JUNK or part.startswith("._") for part in parts):
+            yield member
+
+
+def too_large(archive: Path, max_bytes: int) -> InvalidModel:
+    """Return the error for an archive that unpacks to more than the limit."""
+    return refusal(
+        archive,
+        f"unpacked it has more than {max_bytes} bytes; raise MMEKIT_MAX_UNPACKED_BYTES if that is meant",
+    )
+
+
+def _clean(name: str, archive: Path) -> str:
+    """Return a member's path without empty parts. Raises InvalidModel when it leads out of the folder."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    wrong = None
+    if name.startswith("/"):
+        wrong = "an absolute path"
+    elif ".." in parts:
+        wrong = "a path that leads out of the archive"
+    elif "\\" in name:
+        wrong = "a path with a backslash; expected / between folders"
+    elif "\0" in name:
+        wrong = "a zero byte in its path"
+    elif parts and re.match("[A-Za-z]:", parts[0]):
+        wrong = "a drive letter"
+    elif len(os.fsencode(name)) > 4096 or any(len(os.fsencode(part)) > 255 for part in parts):
+        wrong = "a path longer than this system's limit"
+    elif len(parts) > _MAX_DEPTH:
+        wrong = f"a path of more than {_MAX_DEPTH} folders"
+    if wrong:
+        raise refusal(archive, f"its member {name!r:.200} has {wrong}")
+    return "/".join(parts)
+
+
+# --- zip -----------------------------------------------------------------------------------------
+
+
+def _zip_members(file: IO[bytes], archive: Path) -> Iterator[Member]:
+    _check_directory(file, archive)
+    with zipfile.ZipFile(file) as opened:
+        infos = opened.infolist()
+        for info in infos:  # all of them first: most hostile archives are refused before anything is read
+            _check_zip_member(info, archive)
+        for info in infos:
+            mode = info.external_attr >> 16
+            yield Member(
+                path=_clean(info.orig_filename, archive),
+                is_folder=info.is_dir() or stat.S_ISDIR(mode),
+                executable=bool(mode & 0o111),
+                size=info.file_size,
+                chunks=partial(_zip_chunks, opened, info),
+            )
+
+
+def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    with opened.open(info) as content:
+        while chunk := content.read(CHUNK_BYTES):  # checks the CRC at the end
+            yield chunk
+
+
+def _check_zip_member(info: zipfile.ZipInfo, archive: Path) -> None:
+    _clean(info.orig_filename, archive)
+    if info.flag_bits & 0x2041:  # encrypted, strongly encrypted, names masked
+        raise refusal(archive, f"its member {info.filename!r:.200} is encrypted")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise refusal(
+            archive, f"its member {info.filename!r:.200} is {_kind(kind)}; expected files and folders"
+        )
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise refusal(
+            archive,
+            f"its member {info.filename!r:.200} is compressed by method {info.compress_type}; expected "
+            "stored or deflated, which is what zip and model-archiver do",
+        )
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(mode, "a device")
+
+
+def _check_directory(file: IO[bytes], archive: Path) -> None:
+    """Count a zip archive's members before zipfile makes an object of each.
+
+    Finds the end record as zipfile does (APPNOTE.TXT 4.3.14 to 4.3.16).
+    """
+    size = file.seek(0, os.SEEK_END)
+    tail_at = max(0, size - 22 - 65535 - 76)
+    file.seek(tail_at)
+    tail = file.read()
+    end = len(tail) - 22
+    if end < 0 or tail[end : end + 4] != b"PK\5\6" or tail[-2:] != b"\0\0":
+        end = tail.rfind(b"PK\5\6")
+    if end < 0 or len(tail) < end + 22:
+        raise refusal(archive, "it is damaged or incomplete (the list at its end is missing)")
+    (length,) = struct.unpack_from("<L", tail, end + 12)
+    if tail[max(0, end - 20) :].startswith(b"PK\6\7"):
+        end -= 76
+        if end < 0 or tail[end : end + 4] != b"PK\6\6":
+            raise refusal(archive, "it is damaged or incomplete (its zip64 record is not where it should be)")
+        (length,) = struct.unpack_from("<Q", tail, end + 40)
+    start = tail_at + end - length
+    if length > _MAX_DIRECTORY_BYTES or start < 0:
+        raise refusal(archive, f"the list of its members claims {length} bytes")
+    file.seek(start)
+    if file.read(length).count(b"PK\1\2") > MAX_MEMBERS:
+        raise refusal(archive, f"it has more than {MAX_MEMBERS} members")
+    file.seek(0)
+
+
+# --- tar -----------------------------------------------------------------------------------------
+
+
+class _Bounded:
+    """A file for tarfile, which reads as many bytes for a header as the header asks for."""
+
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, archive: Path) -> None:
+        self._file = file
+        self._archive = archive
+        #: How many more bytes may be read.
+        self.allowed = _MAX_HEADER_BYTES
+        self.last = b""
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self.allowed:
+            raise refusal(self._archive, f"a header in it asks for {size} bytes more")
+        self.allowed -= size
+        self.last = self._file.read(size)
+        return self.last
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, position: int) -> int:
+        if position < self._file.tell():  # also what a negative size leads to
+            raise refusal(self._archive, "a header in it points backwards")
+        return self._file.seek(position)
+
+
+def _tar_members(file: IO[bytes] | gzip.GzipFile, archive: Path) -> Iterator[Member]:
+    bounded = _Bounded(file, archive)
+    with tarfile.TarFile(fileobj=bounded) as opened:  # type: ignore[arg-type]  # reading needs no more of a file
+        while True:
+            bounded.allowed = _MAX_HEADER_BYTES
+            info = opened.next()
+            vars(opened)["members"] = []  # tarfile keeps all of them, each with all its extended headers
+            if info is None:
+                break
+            if not info.isreg() and not info.isdir():
+                kind = "a link" if info.islnk() or info.issym() else "neither file nor folder"
+                raise refusal(archive, f"its member {info.name!r:.200} is {kind}; expected files and folders")
+            yield Member(
+                path=_clean(info.name, archive),
+                is_folder=info.isdir(),
+                executable=bool(info.mode & 0o111),
+                size=info.size,
+                chunks=partial(_tar_chunks, opened, info, bounded),
+            )
+    # tarfile also stops where a header is not one, as if the archive ended there.
+    if bounded.last != bytes(tarfile.BLOCKSIZE):
+        raise refusal(archive, f"it is damaged or incomplete (after {file.tell()} bytes)")
+    left = _MAX_PADDING_BYTES
+    while chunk := file.read(CHUNK_BYTES):  # to the end: gzip's CRC comes last
+        left -= len(chunk)
+        if left < 0 or chunk.strip(b"\0"):
+            raise refusal(archive, "something follows the end of its members")
+
+
+def _tar_chunks(opened: tarfile.TarFile, info: tarfile.TarInfo, bounded: _Bounded) -> Iterator[bytes]:
+    bounded.allowed = info.size + tarfile.BLOCKSIZE
+    content = opened.extractfile(info)
+    if content is None:  # never for a file
+        return
+    with content:
+        while chunk := content.read(CHUNK_BYTES):
+            yield chunk

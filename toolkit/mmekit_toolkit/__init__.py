@@ -1,0 +1,1 @@
+"""Commands for people who build and ship models; images do without."""
