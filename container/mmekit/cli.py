@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 import os
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import click
 
-from mmekit import __version__
-from mmekit.config import Config, setting_of, settings_markdown
+from mmekit import __version__, properties, start
+from mmekit.config import Config, Resolution
 from mmekit.errors import ConfigError, MmekitError
+from mmekit.settings import settings_of
+from mmekit.settings_table import settings_markdown, values_table
 
 #: Exit code for a setting or option that cannot be used (sysexits.h: EX_CONFIG).
 EXIT_CONFIG = 78
 #: Exit code when the server cannot start or its one model cannot be loaded.
 EXIT_FAILED = 1
 
+#: Commands of the toolkit and the modules that have them.
+_TOOLKIT = {"archive": "mmekit_toolkit.archive.command"}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """Finds the toolkit's commands when they are asked for; images do not have the toolkit."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_TOOLKIT])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _TOOLKIT:
+            return super().get_command(ctx, cmd_name)
+        try:
+            module = importlib.import_module(_TOOLKIT[cmd_name])
+        except ModuleNotFoundError as error:
+            if error.name != "mmekit_toolkit":
+                raise
+            return _without_toolkit(cmd_name)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+def _without_toolkit(name: str) -> click.Command:
+    """Return a command that says what to install, whatever its arguments."""
+
+    def leave(**_: object) -> NoReturn:
+        _leave(
+            f"`mmekit {name}` is part of the toolkit, which images leave out. Run it where mmekit was "
+            "installed with pip (pip install mmekit).",
+            EXIT_FAILED,
+        )
+
+    anything = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    settings = {"ignore_unknown_options": True}
+    help_text = "Not here: part of the toolkit, which images leave out."
+    return click.Command(
+        name, settings, leave, [anything], help=help_text, short_help=help_text, add_help_option=False
+    )
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mmekit")
 def main() -> None:
     """Host many models in one container, on SageMaker multi-model endpoints or anywhere else."""
@@ -29,12 +70,11 @@ def main() -> None:
 
 def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each server setting; its help names the variable that sets the same."""
-    for field in reversed(dataclasses.fields(Config)):
-        setting = setting_of(field.name)
-        if setting.read_by == "server":
-            name = "--" + field.name.replace("_", "-")
-            text = f"{setting.meaning} [{setting.names[0]}; {setting.unit}]".replace("`", "")
-            command = click.option(name, field.name, metavar="VALUE", help=text)(command)
+    for field_name, declared in reversed(settings_of(Config).items()):
+        if declared.read_by == "server":
+            text = f"{declared.meaning} [{declared.names[0]}; {declared.unit}]".replace("`", "")
+            option = click.option(declared.option(field_name), field_name, metavar="VALUE", help=text)
+            command = option(command)
     return command
 
 
@@ -46,22 +86,9 @@ def serve(**options: str | None) -> None:
     With SAGEMAKER_MULTI_MODEL=true it starts empty and models are loaded with POST /models; without,
     it serves the one model in /opt/ml/model on /invocations. An option wins over its variable.
     """
-    # As process 1 a signal without a handler is lost, so they come before the slow imports.
-    received: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: received.append(number))
-    from mmekit import logs
-    from mmekit.server import app
-
-    config = _config({name: value for name, value in options.items() if value is not None})
-    logs.set_up(config.log_level)
+    received = start.catch_signals()
     try:
-        sys.exit(app.serve(config, os.environ, received))
-    except OSError as error:
-        _leave(
-            f"The server cannot listen on {config.host}:{config.port}: {error.strerror or error}.",
-            EXIT_FAILED,
-        )
+        sys.exit(start.serve(_resolution(options), received))
     except ConfigError as error:
         _leave(error.message, EXIT_CONFIG)
     except MmekitError as error:
@@ -70,34 +97,28 @@ def serve(**options: str | None) -> None:
 
 @main.command(epilog="Example: mmekit settings --markdown > docs/settings.md")
 @click.option("--markdown", is_flag=True, help="Print docs/settings.md instead.")
-def settings(markdown: bool) -> None:
-    """Show every setting with the value it has in this environment."""
+@click.option("--mms-config", metavar="FILE", help="Take a config.properties of MMS into account.")
+def settings(markdown: bool, mms_config: str | None) -> None:
+    """Show every setting with the value it has in this environment, and where that comes from."""
     if markdown:
         click.echo(settings_markdown(), nl=False)
         return
     from rich.console import Console
-    from rich.table import Table
 
-    config = _config({})
-    table = Table("setting", "value", "unit", "variable")
-    for field in dataclasses.fields(config):
-        setting = setting_of(field.name)
-        value = getattr(config, field.name)
-        table.add_row(field.name, _shown(value, setting.default_text), setting.unit, ", ".join(setting.names))
-    Console().print(table)
-
-
-def _shown(value: object, default_text: str | None) -> str:
-    if value is None:
-        return default_text or "not set"
-    return str(value)
-
-
-def _config(overrides: dict[str, str]) -> Config:
     try:
-        return Config.from_environ(os.environ, overrides)
+        resolution = _resolution({"mms_config": mms_config})
     except ConfigError as error:
         _leave(error.message, EXIT_CONFIG)
+    Console().print(values_table(resolution))
+    for warning in resolution.warnings:
+        click.echo(f"mmekit: {warning}", err=True)
+
+
+def _resolution(options: Mapping[str, str | None]) -> Resolution:
+    """Resolve the settings of this process's environment and these options. Raises ConfigError."""
+    given = {name: value for name, value in options.items() if value is not None}
+    file = properties.locate(os.environ, given.pop("mms_config", None))
+    return start.configure(os.environ, given, file)
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -1,95 +1,105 @@
-"""Every setting once: name, type, unit, default, environment names and meaning; one frozen Config.
+"""Every setting once: name, type, unit, default, names and meaning; one frozen Config.
 
 ``Config.from_environ`` is called at the edge (the command line); nothing else reads the
 environment for settings. ``docs/settings.md`` and the options of ``mmekit serve`` are made from
-the declarations here. Handlers run in workers and read their own settings from the same
-environment; those are declared here too, so that a wrong value stops the server at its start.
+the declarations here, in ``connector_settings`` and in ``handler_settings``.
 
 Names and units of SageMaker's variables: contract of sagemaker-inference 1.10
 (``environment.py``, ``parameters.py``) and of AWS's XGBoost and scikit-learn containers
-(``serving_mms.py``).
+(``serving_mms.py``). Keys and MMS's defaults: MMS's ``util/ConfigManager.java``.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmekit import parsers
-from mmekit.errors import ConfigError
-from mmekit.parsers import Parser
+from mmekit.address import Address
+from mmekit.connector_settings import ConnectorSettings
+from mmekit.handler_settings import HandlerSettings
+from mmekit.parsers import UNSET
+from mmekit.settings import SAME, Keys, Origin, Setting, Source, read, setting, settings_of
 
 MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How one field of Config is set: environment names in order of precedence, each with a parser."""
-
-    env: tuple[tuple[str, Parser], ...]
-    unit: str
-    meaning: str
-    #: What a handler reads itself is only checked and documented here.
-    read_by: str = "server"
-    #: How the default is described where it depends on the machine.
-    default_text: str | None = None
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.env]
-
-
-def _setting(default: Any, env: dict[str, Parser], unit: str, meaning: str, **extra: Any) -> Any:
-    setting = Setting(tuple(env.items()), unit, meaning, **extra)
-    return dataclasses.field(default=default, metadata={"setting": setting})
-
-
-@dataclass(frozen=True)
-class Config:
+class Config(HandlerSettings, ConnectorSettings):
     """All settings of one server; see the declarations below for units and meaning."""
 
-    # --- addresses
-    host: str = _setting("0.0.0.0", {"MMEKIT_HOST": parsers.text}, "address", "Address to listen on.")
-    port: int = _setting(
-        8080,
-        {"SAGEMAKER_BIND_TO_PORT": parsers.whole(0, 65535)},
-        "port",
-        "Port of all routes; 0 takes a free one.",
-    )
-    safe_port_range: tuple[int, int] | None = _setting(
+    #: Started as MMS is: its defaults, its start-up models.
+    mms_mode: bool = False
+    # --- configuration of Multi Model Server
+    mms_config: Path | None = setting(
         None,
-        {"SAGEMAKER_SAFE_PORT_RANGE": parsers.port_range},
-        "ports",
-        "Ports a container may use beside the first. The native engine needs no second port.",
+        {"MMS_CONFIG_FILE": parsers.path},
+        "file",
+        "A config.properties of MMS; switches to MMS mode. `sagemaker` takes the file that MMS brings.",
+    )
+    engine: str = setting(
+        "native",
+        {"MMEKIT_ENGINE": parsers.choice("native", "mms")},
+        "native, mms",
+        "`mms` starts the real MMS, which the image must have.",
     )
     # --- models
-    multi_model: bool = _setting(
+    multi_model: bool = setting(
         False,
         {"SAGEMAKER_MULTI_MODEL": parsers.exactly_true},
         "true",
         "`true`: start empty, models are loaded over the API. Otherwise the model in "
         "`SAGEMAKER_BASE_DIR/model` is loaded at start and served on `/invocations`.",
     )
-    base_dir: Path = _setting(
+    base_dir: Path = setting(
         Path("/opt/ml"), {"SAGEMAKER_BASE_DIR": parsers.path}, "folder", "Base of the model and code folders."
     )
-    handler: str | None = _setting(
+    model_store: Path | None = setting(
+        Path("/"),
+        {"MMEKIT_MODEL_STORE": parsers.path},
+        "folder",
+        "Folder that the `url` of a model is looked up in.",
+        key={"model_store": parsers.path},
+        mms_default=None,
+    )
+    load_models: str | None = setting(
+        None,
+        {"MMEKIT_LOAD_MODELS": parsers.text},
+        "ALL or [NAME=]URL,…",
+        "Models to load at the start, a comma list; `ALL` takes what the model store has.",
+        key={"load_models": parsers.text},
+        option_name="models",
+    )
+    allow_model_urls: bool = setting(
+        False,
+        {"MMEKIT_ALLOW_MODEL_URLS": parsers.flag},
+        "true, false",
+        "Models may be loaded from http and https URLs.",
+    )
+    max_unpacked_bytes: int = setting(
+        10 * 1024 * MIB,
+        {"MMEKIT_MAX_UNPACKED_BYTES": parsers.whole(MIB)},
+        "bytes",
+        "Largest size of an unpacked model archive; beyond it the load is refused.",
+    )
+    handler: str | None = setting(
         None,
         {"SAGEMAKER_HANDLER": parsers.text},
         "module:name",
         "Handler of the image, for models without code of their own: a function, a class, or a module.",
+        key={"default_service_handler": parsers.text},
     )
-    program: str = _setting(
+    program: str = setting(
         "inference.py",
         {"SAGEMAKER_PROGRAM": parsers.text},
         "file name",
         "Program with `model_fn`, `input_fn`, `predict_fn`, `output_fn`, `transform_fn`, in a model's "
         "`code/` folder or in `SAGEMAKER_SUBMIT_DIRECTORY`.",
     )
-    submit_directory: Path | None = _setting(
+    submit_directory: Path | None = setting(
         None,
         {"SAGEMAKER_SUBMIT_DIRECTORY": parsers.path},
         "folder",
@@ -97,7 +107,7 @@ class Config:
         default_text="`SAGEMAKER_BASE_DIR/code`",
     )
     # --- limits of one request
-    max_body_bytes: int = _setting(
+    max_body_bytes: int = setting(
         25 * MIB,
         {
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": parsers.whole(1, 2047, scale=MIB),
@@ -106,8 +116,26 @@ class Config:
         },
         "bytes (`SAGEMAKER_MAX_PAYLOAD_IN_MB`: MiB)",
         "Largest request body; beyond it 413.",
+        key={"max_request_size": parsers.whole(1)},
+        mms_default=6_553_500,
     )
-    invoke_timeout_s: float = _setting(
+    max_response_bytes: int | None = setting(
+        None,
+        {"SAGEMAKER_MAX_RESPONSE_SIZE": parsers.whole(1)},
+        "bytes",
+        "Largest answer of a model; beyond it 500.",
+        key={"max_response_size": parsers.whole(1)},
+        mms_default=6_553_500,
+    )
+    decode_input_request: bool = setting(
+        False,
+        {"MMEKIT_DECODE_INPUT_REQUEST": parsers.flag},
+        "true, false",
+        "Handlers of MMS get JSON and text bodies decoded; else as bytes.",
+        key={"decode_input_request": parsers.boolean},
+        mms_default=True,
+    )
+    invoke_timeout_s: float = setting(
         60.0,
         {
             "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": parsers.number(0),
@@ -115,121 +143,161 @@ class Config:
         },
         "seconds (`SAGEMAKER_MODEL_SERVER_TIMEOUT`: minutes, as MMS takes it)",
         "How long a model may take to answer; then 504 and its worker is replaced.",
+        key={
+            "default_response_timeout_seconds": parsers.unless("-1", parsers.number(0)),
+            "default_response_timeout": parsers.number(0, scale=60.0),
+        },
+        mms_default=7200.0,
     )
-    load_timeout_s: float = _setting(
+    load_timeout_s: float = setting(
         350.0,
         {"MMEKIT_LOAD_TIMEOUT_SECONDS": parsers.number(0)},
         "seconds",
         "How long a load may take; SageMaker waits for 360 s.",
     )
+    unregister_timeout_s: float = setting(
+        350.0,
+        {"MMEKIT_UNREGISTER_TIMEOUT_SECONDS": parsers.number(0)},
+        "seconds",
+        "How long an unload waits for the calls a model has; then they are ended with 500.",
+        key={"unregister_model_timeout": parsers.number(0)},
+        mms_default=120.0,
+    )
     # --- limits of the server
-    queue_size: int = _setting(
+    queue_size: int = setting(
         100,
         {"SAGEMAKER_MODEL_JOB_QUEUE_SIZE": parsers.whole(1)},
         "requests",
         "Requests that may wait for one model; beyond it 503.",
+        key={"job_queue_size": parsers.whole(1)},
     )
-    server_queue_size: int = _setting(
+    server_queue_size: int = setting(
         2000,
         {"MMEKIT_QUEUE_SIZE": parsers.whole(1)},
         "requests",
         "Requests that may wait for all models together; beyond it 503.",
     )
-    body_budget_bytes: int = _setting(
+    body_budget_bytes: int = setting(
         256 * MIB,
         {"MMEKIT_BODY_BUDGET_BYTES": parsers.whole(MIB)},
         "bytes",
         "Request bodies held at once by server and workers; above it reading waits.",
     )
-    max_connections: int = _setting(
+    max_connections: int = setting(
         10_000,
         {"MMEKIT_MAX_CONNECTIONS": parsers.whole(1)},
         "connections",
         "Open connections; beyond it 503.",
     )
-    stop_timeout_s: float = _setting(
+    stop_timeout_s: float = setting(
         25.0,
         {"MMEKIT_STOP_TIMEOUT_SECONDS": parsers.number(0)},
         "seconds",
         "How long SIGTERM waits for requests in flight; SageMaker kills after 30 s.",
     )
     # --- workers
-    copies: int = _setting(
+    copies: int = setting(
         1,
         {
             "SAGEMAKER_MODEL_SERVER_WORKERS": parsers.whole(1, 1024),
             "SAGEMAKER_NUM_MODEL_WORKERS": parsers.whole(1, 1024),
         },
         "workers",
-        "Workers that hold a model from its load on (MMS: workers per model).",
+        "Workers that hold a model from its load on; 0, in MMS mode only, registers it without.",
+        key={"default_workers_per_model": parsers.whole(0, 1024)},
+        mms_default=0,
     )
-    max_copies: int = _setting(
+    max_copies: int = setting(
         4,
-        {"MMEKIT_MAX_COPIES": parsers.whole(1, 1024)},
+        {"MMEKIT_MAX_COPIES": parsers.whole(0, 1024)},
         "workers",
-        "Workers that may hold a hot model; 1 never adds one.",
+        "Workers that may hold a hot model; 0 never adds one.",
+        mms_default=0,
     )
-    workers: int | None = _setting(
+    workers: int | None = setting(
         None,
         {"MMEKIT_WORKERS": parsers.whole(1, 1024)},
         "processes",
         "Workers shared by models without code of their own.",
         default_text="CPUs available",
     )
-    sharing: str = _setting(
+    sharing: str = setting(
         "auto",
         {"MMEKIT_SHARING": parsers.choice("auto", "always", "never")},
         "auto, always, never",
         "`auto`: small models without code of their own share workers. `never`: each has its own.",
     )
-    large_model_bytes: int = _setting(
+    large_model_bytes: int = setting(
         64 * MIB,
         {"MMEKIT_LARGE_MODEL_BYTES": parsers.whole(0)},
         "bytes",
         "A model folder from this size on gets a worker of its own.",
     )
-    max_own_workers: int | None = _setting(
+    max_own_workers: int | None = setting(
         None,
         {"MMEKIT_MAX_OWN_WORKERS": parsers.whole(0)},
         "processes",
         "Workers that hold one model; beyond it 507.",
         default_text="what process, descriptor and memory limits allow",
     )
-    threads: int = _setting(
+    threads: int = setting(
         1,
         {"OMP_NUM_THREADS": parsers.whole(1, 1024)},
         "threads",
         "Threads of one call (OpenMP, BLAS, torch). More than 1 slows single rows once two workers are busy.",
     )
-    preload: str = _setting(
+    preload: str = setting(
         "auto",
         {"MMEKIT_PRELOAD": parsers.text},
         "modules",
         "Handlers whose frameworks the template imports before workers are forked: `auto` takes all that "
         "the image has, `none` none, else names such as `mmekit_handlers.xgboost,my_module`.",
     )
-    number_of_gpu: int | None = _setting(
+    preload_model: bool = setting(
+        False,
+        {"MMEKIT_PRELOAD_MODEL": parsers.flag},
+        "true, false",
+        "Further copies of a model with its own worker are forked from one that has loaded it, and share its "
+        "memory.",
+        key={"preload_model": parsers.boolean},
+    )
+    blacklist_env_vars: re.Pattern[str] | None = setting(
+        None,
+        {"MMEKIT_BLACKLIST_ENV_VARS": parsers.pattern},
+        "regular expression",
+        "Environment variables whose whole name matches are kept from the workers.",
+        key={"blacklist_env_vars": parsers.pattern},
+    )
+    number_of_gpu: int | None = setting(
         None,
         {"MMEKIT_NUMBER_OF_GPU": parsers.whole(0, 64)},
         "devices",
         "GPUs to use, one worker each.",
         default_text="those the container sees",
     )
-    stall_ms: float = _setting(
+    max_gpus: int | None = setting(
+        None,
+        {"MMEKIT_MAX_GPUS": parsers.whole(0, 64)},
+        "devices",
+        "At most so many of the GPUs that the container sees.",
+        key={"number_of_gpu": parsers.whole(0)},
+        default_text="all of them",
+    )
+    stall_ms: float = setting(
         50.0,
         {"MMEKIT_STALL_MS": parsers.number(0)},
         "milliseconds",
         "A call that exceeds this and its model's usual time no longer holds the other models of its worker.",
     )
     # --- memory
-    memory_limit_bytes: int | None = _setting(
+    memory_limit_bytes: int | None = setting(
         None,
         {"MMEKIT_MEMORY_LIMIT_BYTES": parsers.whole(64 * MIB)},
         "bytes",
         "Memory of server and models together.",
         default_text="the cgroup's limit, else the machine's memory",
     )
-    memory_reserve_bytes: int | None = _setting(
+    memory_reserve_bytes: int | None = setting(
         None,
         {"MMEKIT_MEMORY_RESERVE_BYTES": parsers.whole(0)},
         "bytes",
@@ -237,127 +305,38 @@ class Config:
         default_text="a sixteenth of the limit, between 64 and 128 MiB, at most an eighth",
     )
     # --- logs
-    log_level: int = _setting(
+    log_level: int = setting(
         20,
         {"SAGEMAKER_CONTAINER_LOG_LEVEL": parsers.log_level},
         "level",
         "Python's logging level, as a number or a name.",
+        key={"debug": parsers.debug_level},
     )
-    # --- read by the handlers in the workers
-    default_accept: str | None = _setting(
-        None,
-        {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": parsers.text},
-        "media type",
-        "Answer type when `Accept` is absent or `*/*`.",
-        read_by="handlers",
-        default_text="the handler's own",
+    log_format: str = setting(
+        "json",
+        {"MMEKIT_LOG_FORMAT": parsers.choice("json", "mms")},
+        "json, mms",
+        "`json`: one object a line. `mms`: access log and metrics in MMS's form.",
     )
-    inference_output: str | None = _setting(
-        None,
-        {"SAGEMAKER_INFERENCE_OUTPUT": parsers.text},
-        "names",
-        "XGBoost: what to answer, a comma list of predicted_label, labels, probability, probabilities, "
-        "raw_score, raw_scores, predicted_score.",
-        read_by="handlers",
-    )
-    inference_ensemble: bool = _setting(
+    access_log: bool = setting(
         True,
-        {"SAGEMAKER_INFERENCE_ENSEMBLE": parsers.flag},
+        {"MMEKIT_ACCESS_LOG": parsers.flag},
         "true, false",
-        "XGBoost: combine all model files of a folder; `false` takes the first by name.",
-        read_by="handlers",
+        "Log a line for each request; never for pings.",
     )
-    batch: bool = _setting(
-        False,
-        {"SAGEMAKER_BATCH": parsers.flag},
-        "true, false",
-        "Set by batch transform: CSV answers end each row with a newline.",
-        read_by="handlers",
+    metric_time_interval_s: float = setting(
+        0.0,
+        {"MMEKIT_METRIC_TIME_INTERVAL_SECONDS": parsers.number_from(0)},
+        "seconds",
+        "How often CPU, memory and disk of the machine are logged; 0 is never.",
+        key={"metric_time_interval": parsers.number_from(0)},
+        mms_default=60.0,
     )
-    xgboost_nthread: int = _setting(
-        1,
-        {"MMEKIT_XGBOOST_NTHREAD": parsers.whole(1, 1024)},
-        "threads",
-        "XGBoost: threads of one prediction.",
-        read_by="handlers",
-    )
-    xgboost_libsvm_base: str = _setting(
-        "auto",
-        {"MMEKIT_XGBOOST_LIBSVM_BASE": parsers.choice("auto", "0", "1")},
-        "auto, 0, 1",
-        "XGBoost: the number of the first feature in libsvm bodies; `auto` looks at the model and the body.",
-        read_by="handlers",
-    )
-    sklearn_method: str | None = _setting(
-        None,
-        {
-            "MMEKIT_SKLEARN_METHOD": parsers.exactly(
-                "predict",
-                "transform",
-                "predict_proba",
-                "predict_log_proba",
-                "decision_function",
-                "score_samples",
-            )
-        },
-        "method",
-        "scikit-learn: which method answers.",
-        read_by="handlers",
-        default_text="`predict`, else the first that the model has",
-    )
-    skops_trusted: str | None = _setting(
-        None,
-        {"MMEKIT_SKOPS_TRUSTED": parsers.text},
-        "type names",
-        "scikit-learn: types that a skops file may hold beside the usual ones, a comma list.",
-        read_by="handlers",
-    )
-    pytorch_device: str = _setting(
-        "auto",
-        {"MMEKIT_PYTORCH_DEVICE": parsers.device},
-        "device",
-        "PyTorch: `auto`, `cpu`, `cuda` or `cuda:N`.",
-        read_by="handlers",
-    )
-    pytorch_dtype: str = _setting(
-        "auto",
-        {
-            "MMEKIT_PYTORCH_DTYPE": parsers.exactly(
-                "auto", "float32", "float64", "float16", "bfloat16", "int64", "int32"
-            )
-        },
-        "dtype",
-        "PyTorch: type of the input tensor; `auto` takes that of the model's weights.",
-        read_by="handlers",
-    )
-    pytorch_threads: int | None = _setting(
-        None,
-        {"MMEKIT_PYTORCH_THREADS": parsers.whole(1, 1024)},
-        "threads",
-        "PyTorch: threads of one call on the CPU.",
-        read_by="handlers",
-        default_text="`OMP_NUM_THREADS`",
-    )
-    pytorch_row_wise: bool = _setting(
-        False,
-        {"MMEKIT_PYTORCH_ROW_WISE": parsers.flag},
-        "true, false",
-        "PyTorch: the models predict each row by itself, so waiting requests may share a call.",
-        read_by="handlers",
-    )
-    pytorch_allow_pickle: bool = _setting(
-        False,
-        {"MMEKIT_PYTORCH_ALLOW_PICKLE": parsers.flag},
-        "true, false",
-        "PyTorch: load files that hold more than tensors, which run code when they are read.",
-        read_by="handlers",
-    )
-    pytorch_warm_export: bool = _setting(
-        False,
-        {"MMEKIT_PYTORCH_WARM_EXPORT": parsers.flag},
-        "true, false",
-        "PyTorch: import what `torch.export` archives need before workers are forked.",
-        read_by="handlers",
+    metrics_models: int = setting(
+        100,
+        {"MMEKIT_METRICS_MODELS": parsers.whole(0)},
+        "models",
+        "Models with series of their own on `/metrics`; the others share one.",
     )
 
     @property
@@ -371,69 +350,93 @@ class Config:
         return self.submit_directory or self.base_dir / "code"
 
     @property
+    def single_model(self) -> bool:
+        """Whether the model in ``model_dir`` is loaded at start and must load (SageMaker's hosting)."""
+        return not self.multi_model and not self.mms_mode
+
+    @property
     def max_body_setting(self) -> str:
         """The name to give in messages about ``max_body_bytes``."""
-        return setting_of("max_body_bytes").names[0]
+        declared = setting_of("max_body_bytes")
+        return declared.keys[0][0] if self.mms_mode else declared.names[0]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where the server listens: one address of all routes, or one of inference and one of management."""
+        both = [self.inference_address, self.management_address]
+        one = Address("http", self.host, self.port)
+        return list(dict.fromkeys(address or one for address in both))
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
-        """Build a Config from environment variables; ``overrides`` are option texts by field name.
-
-        Raises ConfigError that names the variable or option, its value and what was expected.
-        An empty variable counts as not set, as docker's ``-e NAME=`` makes it.
-        """
-        values: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            setting = setting_of(field.name)
-            text = (overrides or {}).get(field.name)
-            if text is not None:
-                option = "--" + field.name.replace("_", "-")
-                values[field.name] = _parse(option, text, setting.env[0][1])
-                continue
-            for name, parser in setting.env:
-                if environ.get(name, "") != "":
-                    values[field.name] = _parse(name, environ[name], parser)
-                    break
-        return cls(**values)
+    def from_environ(
+        cls,
+        environ: Mapping[str, str],
+        overrides: Mapping[str, str] | None = None,
+        properties: Keys | None = None,
+        mms_mode: bool = False,
+    ) -> Config:
+        """Return the Config of ``resolve``, which says what is read and raised."""
+        return resolve(environ, overrides, properties, mms_mode).config
 
 
-def _parse(name: str, text: str, parser: Parser) -> Any:
-    try:
-        return parser(text)
-    except ValueError as error:
-        raise ConfigError(f"{name}={text!r} cannot be used: expected {error}.") from None
+@dataclass(frozen=True)
+class Resolution:
+    """A Config, where each value came from (by field name), and what to warn of."""
+
+    config: Config
+    sources: dict[str, Source]
+    warnings: list[str]
+
+
+def resolve(
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str] | None = None,
+    properties: Keys | None = None,
+    mms_mode: bool = False,
+) -> Resolution:
+    """Build a Config from variables, ``overrides`` (option texts by field name) and MMS's ``properties``.
+
+    In ``mms_mode`` MMS's defaults count. Raises ConfigError as ``settings.read`` does.
+    """
+    declared_settings = settings_of(Config)
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for name, declared in declared_settings.items():
+        value, sources[name] = read(name, declared, overrides or {}, environ, properties)
+        if value is not UNSET:
+            values[name] = value
+        elif mms_mode and declared.mms_default is not SAME:
+            values[name] = declared.mms_default
+    known = [key for declared in declared_settings.values() for key, _ in declared.keys]
+    warnings = properties.warnings(known) if properties else []
+    config, told = _with_addresses(Config(mms_mode=mms_mode, **values), sources)
+    return Resolution(config, sources, warnings + told)
+
+
+def _with_addresses(config: Config, sources: Mapping[str, Source]) -> tuple[Config, list[str]]:
+    """Settle the two addresses against host and port: what comes from the source that wins is taken."""
+
+    def first(*names: str) -> Source:
+        return min((sources[name] for name in names), key=lambda source: source.origin)
+
+    plain, full = first("host", "port"), first("inference_address", "management_address")
+    if plain.origin < full.origin:
+        settled = replace(config, inference_address=None, management_address=None)
+        if full.origin is Origin.DEFAULT or settled.addresses == config.addresses:
+            return settled, []
+        given = " and ".join(str(address) for address in config.addresses)
+        return settled, [
+            f"{plain.name} wins over {full.name}: listening on {settled.addresses[0]}, not {given}."
+        ]
+    one = config.inference_address or config.management_address
+    settled = replace(
+        config,
+        inference_address=config.inference_address or one,
+        management_address=config.management_address or one,
+    )
+    return settled, []
 
 
 def setting_of(field_name: str) -> Setting:
     """Return the declaration of a field of Config."""
-    setting = Config.__dataclass_fields__[field_name].metadata["setting"]
-    assert isinstance(setting, Setting)
-    return setting
-
-
-def settings_markdown() -> str:
-    """Return docs/settings.md: a table of every setting, in the order of declaration."""
-    lines = [
-        "# Settings",
-        "",
-        "Made from `container/mmekit/config.py` by `mmekit settings --markdown`; do not edit.",
-        "Where a setting has several variables, the first that is set counts.",
-        "Each is also an option of `mmekit serve`, except those that handlers read.",
-        "",
-        "| variable | unit | default | meaning |",
-        "| --- | --- | --- | --- |",
-    ]
-    for field in dataclasses.fields(Config):
-        setting = setting_of(field.name)
-        names = ", ".join(f"`{name}`" for name in setting.names)
-        lines.append(f"| {names} | {setting.unit} | {_default_text(field)} | {setting.meaning} |")
-    return "\n".join(lines) + "\n"
-
-
-def _default_text(field: dataclasses.Field[Any]) -> str:
-    setting = setting_of(field.name)
-    if setting.default_text:
-        return setting.default_text
-    if field.default is None:
-        return "not set"
-    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+    return settings_of(Config)[field_name]

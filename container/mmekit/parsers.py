@@ -7,7 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mmekit.address import Address
+
 Parser: TypeAlias = Callable[[str], Any]
+
+#: What a parser returns for a text that stands for "not set".
+UNSET = object()
 
 
 def whole(minimum: int, maximum: int | None = None, scale: int = 1) -> Parser:
@@ -40,8 +45,40 @@ def number(minimum: float, scale: float = 1.0) -> Parser:
     return parse
 
 
+def number_from(minimum: float) -> Parser:
+    """Numbers from ``minimum`` on."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not minimum <= number < float("inf"):
+            raise ValueError(f"a number from {minimum:g} up")
+        return number
+
+    return parse
+
+
+def unless(unset: str, parser: Parser) -> Parser:
+    """What ``parser`` reads, but one text stands for "not set"."""
+
+    def parse(text: str) -> Any:
+        return UNSET if text.strip() == unset else parser(text)
+
+    return parse
+
+
 def text(text: str) -> str:
     return text.strip()
+
+
+def header_value(text: str) -> str:
+    """What may stand in a header of an answer."""
+    value = text.strip()
+    if not re.fullmatch(r"[\x20-\x7e]+", value):
+        raise ValueError("printable ASCII text on one line")
+    return value
 
 
 def flag(text: str) -> bool:
@@ -57,6 +94,14 @@ def flag(text: str) -> bool:
 def exactly_true(text: str) -> bool:
     """As sagemaker-inference reads SAGEMAKER_MULTI_MODEL: only ``true`` is true."""
     return text == "true"
+
+
+def boolean(text: str) -> bool:
+    """As Java's properties write it: ``true`` or ``false`` in any case."""
+    value = text.strip().lower()
+    if value not in ("true", "false"):
+        raise ValueError("true or false")
+    return value == "true"
 
 
 def choice(*values: str) -> Parser:
@@ -108,5 +153,26 @@ def log_level(text: str) -> int:
     raise ValueError("a level of Python's logging: a number from 0 to 50 or " + ", ".join(_LEVELS))
 
 
+def debug_level(text: str) -> Any:
+    """``true`` is the level DEBUG, ``false`` leaves the level."""
+    return _LEVELS["debug"] if boolean(text) else UNSET
+
+
 def path(text: str) -> Path:
     return Path(text.strip())
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text.strip())
+    except re.error as error:
+        raise ValueError(f"a regular expression ({error})") from None
+
+
+def address(default_port: int, default_tls_port: int) -> Parser:
+    """An address to listen on; the ports are for texts that name none."""
+
+    def parse(text: str) -> Address:
+        return Address.parse(text, default_port, default_tls_port)
+
+    return parse

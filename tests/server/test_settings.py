@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -11,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from mmekit.config import Config, setting_of, settings_markdown
+from mmekit.config import Config
 from mmekit.errors import ConfigError
+from mmekit.settings import settings_of
+from mmekit.settings_table import settings_markdown
 from tests.support.server import COMMAND, Server, image_server, plain_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -150,7 +151,7 @@ def test_defaults_are_those_of_sagemaker() -> None:
 
 
 def test_no_variable_sets_two_fields() -> None:
-    names = [name for field in dataclasses.fields(Config) for name in setting_of(field.name).names]
+    names = [name for declared in settings_of(Config).values() for name in declared.names]
     assert sorted(names) == sorted(set(names))
 
 
@@ -185,11 +186,10 @@ def test_an_option_wins_over_its_variable(tmp_path: Path) -> None:
 
 def test_help_of_serve_names_every_option_with_its_variable() -> None:
     text = re.sub(r"\s+", " ", run("serve", "--help").stdout)
-    for field in dataclasses.fields(Config):
-        setting = setting_of(field.name)
-        if setting.read_by == "server":
-            assert f"--{field.name.replace('_', '-')} VALUE" in text
-            assert setting.names[0] in text
+    for field_name, declared in settings_of(Config).items():
+        if declared.read_by == "server":
+            assert f"{declared.option(field_name)} VALUE" in text
+            assert declared.names[0] in text
     assert "Example: SAGEMAKER_MULTI_MODEL=true mmekit serve --port 8080" in text
 
 
@@ -208,9 +208,10 @@ def test_the_documented_settings_are_those_declared() -> None:
 
 
 def test_every_setting_that_code_reads_is_declared() -> None:
-    declared = {name for field in dataclasses.fields(Config) for name in setting_of(field.name).names}
-    #: Set by the server for its own workers, never by people.
-    internal = {"MMEKIT_GPU_ID", "MMEKIT_WORKER_THREADS"}
+    declared = {name for each in settings_of(Config).values() for name in each.names}
+    #: Set by the server for its own processes, never by people.
+    internal = {"MMEKIT_GPU_ID", "MMEKIT_MMS_IMAGE_CODE", "MMEKIT_READY_FD"}
+    internal |= {"MMEKIT_WORKER_LOG_LEVEL", "MMEKIT_WORKER_THREADS"}
     for folder in ("container", "handlers"):
         for file in (ROOT / folder).rglob("*.py"):
             read = set(re.findall(r'"((?:MMEKIT|SAGEMAKER)_[A-Z_]+)"', file.read_text()))
