@@ -32,7 +32,7 @@ def test_an_answer_has_length_and_date_and_keeps_the_connection(serve: Serve) ->
             answer = client.answer()
             assert (answer.status, answer.reason, answer.body) == (200, "OK", b"hello world")
             assert answer.header("content-type") == "text/plain"
-            assert answer.header("connection") is None
+            assert answer.header("connection") == "keep-alive"
             date = answer.header("date")
             assert date is not None
             assert date.endswith(" GMT")
@@ -75,7 +75,7 @@ def test_204_and_304_have_neither_body_nor_length(serve: Serve, status: int, str
             client.get()
             answer = client.answer()
             assert answer.status == status
-            assert {name for name, _ in answer.headers} == {"date"}
+            assert {name for name, _ in answer.headers} == {"connection", "date"}
 
 
 def test_a_reason_and_an_unknown_status_are_sent_as_given(serve: Serve) -> None:
@@ -138,7 +138,7 @@ def test_an_answer_that_cannot_be_sent_raises_and_can_be_corrected(
         answer = client.answer()
     assert message in raised[0]
     assert (answer.status, answer.body) == (500, b"corrected")
-    assert {name for name, _ in answer.headers} == {"date", "content-length"}
+    assert {name for name, _ in answer.headers} == {"connection", "content-length", "date"}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_client_that_pipelines_without_end_is_closed_after_the_limit_and_gets_
     with serve(max_pipelined=10).connect() as client:
         client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n" * 30)
         answers = [client.answer() for _ in range(10)]
-        assert [answer.header("connection") for answer in answers] == [None] * 9 + ["close"]
+        assert [answer.header("connection") for answer in answers] == ["keep-alive"] * 9 + ["close"]
         assert client.is_closed()
 
 

@@ -24,7 +24,7 @@ WORKERS = 2
 NAMED_ERRORS = {
     404: ("Model not found: ",),
     409: ("Model ",),
-    500: ("Worker died.", "Failed to load model: ", "Model "),
+    500: ("Worker died.", "Failed to start workers: ", "Model "),
     503: ("Prediction failed: ", "Model "),
 }
 

@@ -440,7 +440,8 @@ def _refused_alone_and_beside(server: Server, folder: Path, path: Path) -> None:
     assert re.search("[Mm]emory", alone.message)
     assert server.load("other", plain_model(folder, "other")).status == 200
     beside = server.load("m", path)
-    assert (beside.status, beside.json["type"]) == (507, "OutOfMemoryError")
+    assert beside.status == 507
+    assert beside.json["type"] in ("OutOfMemoryError", "InternalServerException")  # before it began, or in it
     assert server.models() == ["other"]
 
 
@@ -486,13 +487,13 @@ def test_a_request_behind_one_whose_reload_failed_is_answered_at_once_too(
     os.kill(pid, signal.SIGKILL)
     until(lambda: not exists(pid))
     (tmp_path / "a" / "weights.dat").write_bytes(b"other")
-    with send(server, "a", "echo x", times=4) as client:
-        client.settimeout(5)
-        received = b""
-        while received.count(b"Model a lost its worker and could not be loaded again") < 4:
-            data = client.recv(65536)
-            assert data, received
-            received += data
+    with contextlib.ExitStack() as clients:
+        for client in [clients.enter_context(send(server, "a", "echo x")) for _ in range(4)]:
+            client.settimeout(5)
+            received = b""
+            while data := client.recv(65536):  # an error ends its connection
+                received += data
+            assert b"Model a lost its worker and could not be loaded again" in received
 
 
 def test_a_model_that_kills_its_worker_when_it_comes_back_is_quarantined(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
+import socket
+import ssl
 import subprocess
 import sysconfig
 import threading
@@ -74,6 +77,8 @@ class Server:
         }
         self.options = options
         self.port = 0
+        #: Where the two connectors listen: http://HOST:PORT, https://HOST:PORT or unix:/PATH.
+        self.addresses: dict[str, str] = {}
         self.lines: list[dict[str, Any]] = []
         self.raw: list[str] = []
         self.process: subprocess.Popen[str] | None = None
@@ -100,7 +105,9 @@ class Server:
         )
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self.port = until(self._listening, 30, "the server listening")
+        self.addresses = until(self._listening, 30, "the server listening")
+        port = self.addresses["inference"].rpartition(":")[2]
+        self.port = int(port) if port.isdigit() else 0
         if ready:
             until(lambda: self.get("/ping").status == 200, 60, "/ping answering 200")
         return self
@@ -113,13 +120,15 @@ class Server:
             with contextlib.suppress(ValueError):
                 self.lines.append(json.loads(line))
 
-    def _listening(self) -> int:
+    def _listening(self) -> dict[str, str]:
         assert self.process
         assert self.process.poll() is None, "".join(self.raw)
-        for line in self.lines:
-            if str(line["message"]).startswith("Listening on "):
-                return int(str(line["message"]).rstrip(".").rpartition(":")[2])
-        return 0
+        found = {}
+        for line in self.raw:  # whatever the form of the log
+            if match := re.search(r'\bListening on (\S+?)(?: for (\w+))?\.(?=["\s])', line):
+                address = match[1] if match[1].startswith(("https:", "unix:")) else f"http://{match[1]}"
+                found |= dict.fromkeys([match[2]] if match[2] else ["inference", "management"], address)
+        return found if len(found) == 2 else {}
 
     @property
     def pid(self) -> int:
@@ -190,8 +199,9 @@ class Server:
         body: bytes | str | None = None,
         headers: dict[str, str] | None = None,
         timeout_s: float = 60,
+        on: str = "inference",
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        connection = _connection(self.addresses.get(on, f"http://127.0.0.1:{self.port}"), timeout_s)
         started = time.monotonic()
         try:
             data = body.encode() if isinstance(body, str) else body
@@ -208,10 +218,11 @@ class Server:
 
     def load(self, name: str, url: Path | str, timeout_s: float = 60, **parameters: Any) -> Answer:
         body = json.dumps({"model_name": name, "url": str(url), **parameters})
-        return self.request("POST", "/models", body, {"Content-Type": "application/json"}, timeout_s)
+        headers = {"Content-Type": "application/json"}
+        return self.request("POST", "/models", body, headers, timeout_s, on="management")
 
     def unload(self, name: str) -> Answer:
-        return self.request("DELETE", f"/models/{name}")
+        return self.request("DELETE", f"/models/{name}", on="management")
 
     def invoke(
         self,
@@ -231,7 +242,8 @@ class Server:
         return self._pool.submit(call, *args, **kwargs)
 
     def models(self) -> list[str]:
-        return [model["modelName"] for model in self.get("/models").json["models"]]
+        answer = self.request("GET", "/models", on="management")
+        return [model["modelName"] for model in answer.json["models"]]
 
     def facts(self, name: str) -> dict[str, Any]:
         """What the image's test handler says of the process that holds a model."""
@@ -242,6 +254,31 @@ class Server:
 
     def logged(self, text: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if text in str(line["message"])]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connection(address: str, timeout_s: float) -> http.client.HTTPConnection:
+    """A client of http://HOST:PORT, https://HOST:PORT (whose certificate is not verified) or unix:/PATH."""
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix":
+        return _UnixConnection(rest, timeout_s)
+    host, _, port = rest.removeprefix("//").rpartition(":")
+    if scheme == "http":
+        return http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout_s)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=timeout_s, context=context)
 
 
 def _alive(pid: int) -> bool:

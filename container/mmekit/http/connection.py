@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import cast
@@ -70,7 +71,9 @@ class Shared:
     app: Application
     limits: Limits
     budget: BodyBudget
-    pulse: Pulse = field(default_factory=Pulse)
+    pulse: Pulse
+    on_refused: Callable[[Request, int], None] | None = None
+    refused_lines: bytes = b""
     connections: set[Connection] = field(default_factory=set)
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -436,9 +439,19 @@ class Connection(asyncio.Protocol):
     # --- closing ---------------------------------------------------------------------------------
 
     def _close_with(self, response: Response) -> None:
-        own = b"%bconnection: close\r\ncontent-length: %d\r\n" % (self.pulse.date_line, len(response.body))
+        lines = self.pulse.lines + self._shared.refused_lines
+        own = b"%bconnection: close\r\ncontent-length: %d\r\n" % (lines, len(response.body))
         self.write(encode_head(response.status, response.reason, response.headers, own) + response.body)
+        if self._shared.on_refused is not None:
+            self._shared.on_refused(self._refused(), response.status)
         self._linger()
+
+    def _refused(self) -> Request:
+        """Return what came of the request that was refused; method and path are "-" where they did not."""
+        if not self._url:
+            return Request("-", "-", peer=self._peer)
+        path, query = split_target(self._url.decode("latin-1"))
+        return Request(self._parser.get_method().decode(), path, query, peer=self._peer)
 
     def _linger(self) -> None:
         """Close after what is written, but read on for a while.
@@ -451,7 +464,8 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         self._phase = _LINGER
         self._since = self._lingering_since = self.pulse.now
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # not over TLS
+            self._transport.write_eof()
 
     def _drop(self, size: int) -> None:
         if self._phase is not _LINGER:
@@ -559,7 +573,9 @@ class Connection(asyncio.Protocol):
 
 def _peer_name(transport: asyncio.BaseTransport) -> str:
     address = transport.get_extra_info("peername")
-    if not isinstance(address, tuple):
+    if address is None:
         return ""
+    if not isinstance(address, tuple):
+        return "unix"  # such clients have no name
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

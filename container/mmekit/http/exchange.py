@@ -13,6 +13,10 @@ from mmekit.http.message import BODILESS, Request, Response, encode_head
 _JOIN_BYTES = 64 * 1024
 
 
+#: Said also where HTTP/1.1 implies it, as MMS does. By whether the connection is kept.
+_CONNECTION = (b"connection: close\r\n", b"connection: keep-alive\r\n")
+
+
 class State(Enum):
     """How far the answer is."""
 
@@ -27,12 +31,13 @@ _WAITING, _STREAMING, _ENDED = State.WAITING, State.STREAMING, State.ENDED
 class Pulse:
     """What the server's tick renews and every answer reads."""
 
-    __slots__ = ("date_line", "now", "stopping")
+    __slots__ = ("closes_from", "lines", "now", "stopping")
 
-    def __init__(self) -> None:
+    def __init__(self, closes_from: int) -> None:
         self.now = 0.0  #: seconds; counts only time in which the loop ran
-        self.date_line = b""  #: "date: …" with CRLF
+        self.lines = b""  #: what every head has: "date: …" and the server's common headers, with CRLF
         self.stopping = False  #: answers say "connection: close"
+        self.closes_from = closes_from  #: so do those of this status and above
 
 
 class Channel(Protocol):
@@ -92,8 +97,8 @@ class Exchange:
         channel = self._channel
         pulse = channel.pulse
         status, body = response.status, response.body
-        keep_alive = not (self.last or pulse.stopping)
-        own = pulse.date_line + self._connection_line(keep_alive)
+        keep_alive = not (self.last or pulse.stopping or status >= pulse.closes_from)
+        own = pulse.lines + _CONNECTION[keep_alive]
         bodiless = status in BODILESS
         if not bodiless:
             own = b"%bcontent-length: %d\r\n" % (own, len(body))
@@ -120,8 +125,9 @@ class Exchange:
             return
         pulse = self._channel.pulse
         chunked = status not in BODILESS and self.request.version != "1.0"
-        keep_alive = not self.last and not pulse.stopping and (chunked or status in BODILESS)
-        own = pulse.date_line + self._connection_line(keep_alive)
+        closes = self.last or pulse.stopping or status >= pulse.closes_from
+        keep_alive = not closes and (chunked or status in BODILESS)
+        own = pulse.lines + _CONNECTION[keep_alive]
         if chunked:
             own += b"transfer-encoding: chunked\r\n"
         head = encode_head(status, reason, headers, own)
@@ -182,11 +188,6 @@ class Exchange:
         self.closed = True
         if self.on_close is not None:
             self.on_close()
-
-    def _connection_line(self, keep_alive: bool) -> bytes:
-        if not keep_alive:
-            return b"connection: close\r\n"
-        return b"" if self.request.version == "1.1" else b"connection: keep-alive\r\n"
 
     def _refuse(self, call: str) -> None:
         # A client that has gone is not the application's mistake; one answer too many is.

@@ -51,7 +51,7 @@ class Request:
     """One request, complete.
 
     ``path`` and ``query`` are as sent, still percent-encoded; the query is without its "?". ``headers`` are
-    in the order and spelling of the wire. ``version`` is "1.0" or "1.1", ``peer`` "host:port" or "".
+    in the order and spelling of the wire. ``version`` is "1.0" or "1.1", ``peer`` "host:port", "unix" or "".
     """
 
     __slots__ = ("_first", "body", "headers", "keep_alive", "method", "path", "peer", "query", "version")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
+import ssl
 import time
+from collections.abc import Callable, Sequence
 
 from mmekit.http.connection import Connection, Shared
-from mmekit.http.exchange import Application
+from mmekit.http.exchange import Application, Pulse
 from mmekit.http.limits import BodyBudget, Limits
+from mmekit.http.message import Request
+from mmekit.http.unix import UnixSocket
 
 #: Connections that the kernel holds until they are accepted; it has a limit of its own (net.core.somaxconn,
 #: 4096 on Linux). uvicorn and gunicorn: 2048.
@@ -24,18 +27,31 @@ class HttpServer:
     """An HTTP/1.1 server in the running event loop, uvloop's or asyncio's own.
 
     ``app`` is called in the loop with each complete request and must not block; it answers then or later,
-    through the exchange. ``budget`` may be shared with other servers.
+    through the exchange. ``budget`` may be shared with other servers. ``common`` headers are in every answer;
+    answers with a status from ``closes_from`` on end their connection. ``on_refused`` is told of requests
+    that were answered before ``app`` saw them: what came of the request, and the status; those answers have
+    the headers ``refused`` as well.
     """
 
     def __init__(
-        self, app: Application, limits: Limits | None = None, budget: BodyBudget | None = None
+        self,
+        app: Application,
+        limits: Limits | None = None,
+        budget: BodyBudget | None = None,
+        *,
+        common: Sequence[tuple[bytes, bytes]] = (),
+        refused: Sequence[tuple[bytes, bytes]] = (),
+        closes_from: int = 1000,
+        on_refused: Callable[[Request, int], None] | None = None,
     ) -> None:
         self.limits = limits if limits is not None else Limits()
         self.budget = budget if budget is not None else BodyBudget(DEFAULT_BUDGET_BYTES)
-        self._shared = Shared(app, self.limits, self.budget)
+        pulse = Pulse(closes_from)
+        self._shared = Shared(app, self.limits, self.budget, pulse, on_refused, refused_lines=_lines(refused))
+        self._common = _lines(common)
         self._listeners: list[asyncio.AbstractServer] = []
         self._addresses: list[tuple[str, int] | str] = []
-        self._unix_paths: list[str] = []
+        self._unix_sockets: list[UnixSocket] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._ticked_at = 0.0
 
@@ -56,21 +72,25 @@ class HttpServer:
         *,
         sock: socket.socket | None = None,
         path: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Listen on host and port, on a bound socket, or on a Unix socket's path; may be called for several.
 
-        Raises OSError where the address cannot be had.
+        ``tls`` is for host and port. Raises OSError where the address cannot be had.
         """
         loop = asyncio.get_running_loop()
         if path is not None:
-            listener = await loop.create_unix_server(self._connect, path, backlog=BACKLOG)
-            self._unix_paths.append(path)
+            unix = UnixSocket(path)
+            self._unix_sockets.append(unix)
+            listener = await loop.create_unix_server(self._connect, sock=unix.sock, backlog=BACKLOG)
         elif sock is not None and sock.family == socket.AF_UNIX:
             listener = await loop.create_unix_server(self._connect, sock=sock, backlog=BACKLOG)
         elif sock is not None:
             listener = await loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
-        else:
+        elif tls is None:
             listener = await loop.create_server(self._connect, host, port, backlog=BACKLOG)
+        else:
+            listener = await self._start_tls(host, port, tls)
         self._listeners.append(listener)
         for bound in listener.sockets:
             name = bound.getsockname()
@@ -79,17 +99,29 @@ class HttpServer:
             self._ticked_at = loop.time()
             self._tick(loop)
 
+    async def _start_tls(self, host: str | None, port: int, tls: ssl.SSLContext) -> asyncio.Server:
+        limits = self.limits
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(
+            self._connect,
+            host,
+            port,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=limits.read_timeout_s,
+            # Clients answer the end of a TLS connection when they next read, which may be never.
+            ssl_shutdown_timeout=limits.linger_timeout_s,
+        )
+
     def stop_accepting(self) -> None:
         """Close the listeners and idle connections; answers in flight end with ``Connection: close``."""
         self._shared.pulse.stopping = True
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
-        for path in self._unix_paths:
-            # asyncio removes it itself from Python 3.13 on.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-        self._unix_paths.clear()
+        for unix in self._unix_sockets:
+            unix.remove()
+        self._unix_sockets.clear()
         for connection in list(self._shared.connections):
             connection.close_if_idle()
 
@@ -124,7 +156,12 @@ class HttpServer:
         pulse.now += min(now - self._ticked_at, 2 * tick_s)
         self._ticked_at = now
         # IMF-fixdate (RFC 9110, 5.6.7); a process that never calls setlocale has English names here.
-        pulse.date_line = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime()).encode()
+        date = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime())
+        pulse.lines = date.encode() + self._common
         for connection in list(self._shared.connections):
             connection.check()
         self._ticker = loop.call_later(tick_s, self._tick, loop)
+
+
+def _lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % header for header in headers)
