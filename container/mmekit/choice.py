@@ -23,12 +23,14 @@ class ImageCode:
     """The image-wide setting: code that serves models which bring none of their own.
 
     ``handler`` is SAGEMAKER_HANDLER, ``program`` the name in SAGEMAKER_PROGRAM and ``code_dir``
-    SAGEMAKER_SUBMIT_DIRECTORY or SAGEMAKER_BASE_DIR/code.
+    SAGEMAKER_SUBMIT_DIRECTORY or SAGEMAKER_BASE_DIR/code. ``handler_runs_programs``: in MMS mode the handler
+    runs all models that name none, as if they named it; MMS knows nothing of programs.
     """
 
     handler: str | None = None
     program: str = DEFAULT_PROGRAM
     code_dir: Path | None = None
+    handler_runs_programs: bool = False
 
     def program_file(self) -> Path | None:
         """Return the image-wide program when it is there."""
@@ -48,7 +50,8 @@ class Choice:
 
     handler: str | None
     program: str | None
-    #: Under a ``program``: the handler that supplies what the program leaves out.
+    #: Under a ``program``: the handler that supplies what the program leaves out. When that is a handler
+    #: service of the image, which only a worker can tell, it runs the model and finds the program itself.
     runtime: str | None
     code_dirs: tuple[str, ...]
     #: The code comes with the model, so it gets a worker of its own.
@@ -64,14 +67,15 @@ def choose(
     """Decide which code runs a model, by the first of these that is there.
 
     1. the handler that the load request names, else the manifest's;
-    2. the model's own program;
+    2. the model's own program, run by the image's handler where that is a handler service or class;
     3. the image-wide handler, else the image-wide program;
     4. the built-in handler that recognises the model's files.
 
     Raises ``InvalidModel`` when there is none, and says what was found and what would have done.
     """
     image = image or ImageCode()
-    if handler := requested_handler or artifact.handler:
+    default = image.handler if image.handler_runs_programs else None
+    if handler := requested_handler or artifact.handler or default:
         return _named_handler(artifact, handler, image)
     if artifact.program:
         # What the program leaves out comes from the image's own framework, if it has one.
@@ -92,7 +96,9 @@ def choose(
 
 
 def _named_handler(artifact: Artifact, handler: str, image: ImageCode) -> Choice:
-    if artifact.holds(handler):
+    # A handler of the image may import what the model brings: MMS puts the model's folder on the path.
+    brings_code = handler not in FRAMEWORKS and artifact.top_level_modules
+    if brings_code or artifact.holds(handler):
         dirs = artifact.code_dirs + image.code_dirs()
         return Choice(handler, None, None, dirs, True, artifact.top_level_modules)
     return Choice(handler, None, None, image.code_dirs(), False)

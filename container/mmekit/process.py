@@ -56,9 +56,36 @@ def trim_heap() -> None:
         trim(0)
 
 
+def flush_c_streams() -> None:
+    """Write out what C code has printed and not flushed (fflush(3)): a fork would print it a second time."""
+    _libc.fflush(None)
+
+
 def task_count() -> int:
     """Return how many threads this process has."""
     return len(os.listdir("/proc/self/task"))
+
+
+def child_pids() -> list[int]:
+    """Return the children of this process's only thread; none where the kernel does not say (proc(5))."""
+    try:
+        return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def private_bytes(pid: int | str) -> int:
+    """Return resident memory that a process has written and shares with no other; 0 when it is gone.
+
+    It walks the page tables: a millisecond for each 100 MiB or so.
+    """
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Private_Dirty:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
 
 
 def anonymous_bytes(pid: int | str = "self") -> int:

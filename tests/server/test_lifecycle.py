@@ -174,11 +174,11 @@ def test_sigterm_while_the_command_still_imports_stops_it() -> None:
     """As process 1 a signal without a handler would be lost."""
     code = (
         "import os, signal, sys; from mmekit import cli; import click\n"
-        "real = cli._config\n"
-        "def config(options):\n"
+        "real = cli._resolution\n"
+        "def resolution(options):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return real(options)\n"
-        "cli._config = config\n"
+        "cli._resolution = resolution\n"
         "cli.main(['serve', '--port', '0', '--host', '127.0.0.1', '--multi-model', 'true'])\n"
     )
     python = COMMAND.parent / "python"
@@ -239,7 +239,7 @@ def test_ping_is_503_until_the_model_is_loaded(tmp_path: Path) -> None:
         ("raises_on_load", "ValueError: no weights in this folder (inference.py:2)"),
         ("syntax_error", "SyntaxError"),
         ("exit_on_import", "exit(3)"),
-        (None, "there is no folder"),
+        (None, "No such file or directory"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_reason(
@@ -282,7 +282,7 @@ def test_a_taken_port_is_said_with_exit_code_1() -> None:
         )
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1].lower()
-    assert f"mmekit: the server cannot listen on 127.0.0.1:{port}: " in last
+    assert f"mmekit: the server cannot listen on http://127.0.0.1:{port} (sagemaker_bind_to_port): " in last
     assert "address already in use" in last
     assert "Traceback" not in done.stderr
 
@@ -293,7 +293,7 @@ def test_an_address_that_is_not_here_is_said() -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "The server cannot listen on 192.0.2.1:0: " in done.stderr
+    assert "The server cannot listen on http://192.0.2.1:0 (SAGEMAKER_BIND_TO_PORT): " in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -167,6 +167,18 @@ def test_copies_of_one_model_are_counted_apart_and_listed_together(memory: Memor
     assert memory.costs() == {"m": 4 * MIB}
 
 
+def test_memory_that_copies_share_stays_in_the_books_until_the_last_goes(memory: Memory) -> None:
+    first, second = memory.admit("m", 9 * MIB, "guess"), memory.admit("m", MIB, "guess")
+    memory.settle(first, 100 * MIB)
+    memory.settle(second, 2 * MIB)
+    memory.pass_on(first, second)
+    memory.release(first)
+    assert memory.costs() == {"m": 100 * MIB}
+    assert memory.statement().models_bytes == 100 * MIB
+    memory.release(second)
+    assert memory.statement().models_bytes == 0
+
+
 def test_a_wrong_move_names_the_state(memory: Memory) -> None:
     grant = memory.admit("m", 10 * MIB, "guess")
     memory.settle(grant, 1)

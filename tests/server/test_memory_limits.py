@@ -189,7 +189,7 @@ def test_a_load_that_hits_its_grant_while_memory_is_free_is_tried_once_more_and_
     (tmp_path / "m").mkdir()
     joblib.dump(model, tmp_path / "m" / "model.joblib", compress=3)
     del model
-    ran_out = "Out of memory while loading the model"
+    ran_out = "Failed to start workers: out of memory"
     with memory_group(900 * MIB) as group:
         server = Server(MMEKIT_PRELOAD="mmekit_handlers.sklearn", MMEKIT_WORKERS="1").start(wrap=group.enter)
         try:

@@ -37,7 +37,7 @@ def load_message(
         batch_size=batch_size,
         gpu_id=None,
         grant_bytes=None,
-        manifest=found.manifest,
+        manifest=found.manifest_text,
     )
 
 

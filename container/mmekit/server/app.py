@@ -7,31 +7,41 @@ import importlib.util
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import uvloop
 
 from mmekit import process
+from mmekit.archive.store import ModelStore
 from mmekit.choice import ImageCode
 from mmekit.config import Config, setting_of
-from mmekit.errors import ConfigError, MmekitError
+from mmekit.errors import ConfigError
 from mmekit.formats import FRAMEWORKS
-from mmekit.http.limits import BodyBudget, Limits
-from mmekit.http.server import HttpServer
 from mmekit.logs import OutputCollector
+from mmekit.server.access import AccessLog
 from mmekit.server.capacity import CpuThrottle, cpus_available
 from mmekit.server.choosing import WorkerChooser
+from mmekit.server.connectors import Connectors
+from mmekit.server.copies import Copies
 from mmekit.server.dispatcher import Dispatcher
 from mmekit.server.estimates import Estimator
 from mmekit.server.fleet import Fleet
+from mmekit.server.host import HostMetrics
 from mmekit.server.memory import Memory, Watchdog, check_reserve
-from mmekit.server.model import Model, Registration
+from mmekit.server.model import Model
 from mmekit.server.placement import Rule
+from mmekit.server.prometheus import Exposition
 from mmekit.server.registry import Registry
 from mmekit.server.residency import Residency
-from mmekit.server.routes import SINGLE_MODEL, Routes
+from mmekit.server.routes import Routes
+from mmekit.server.session import Manners
+from mmekit.server.startup import Startup
+from mmekit.server.statistics import Statistics
 from mmekit.server.usage import find_memory
 from mmekit.server.watch import Watch
+from mmekit.settings import settings_of
+from mmekit.sink import STANDARD_ERROR
 
 _log = logging.getLogger(__name__)
 
@@ -46,50 +56,58 @@ class Server:
         self.config = config
         cpus = cpus_available()
         gpus = _gpus() if config.number_of_gpu is None else config.number_of_gpu
+        if config.max_gpus is not None:
+            gpus = min(gpus, config.max_gpus)
         source = find_memory(config.memory_limit_bytes, setting_of("memory_limit_bytes").names[0])
         reserve = check_reserve(config.memory_reserve_bytes, source.limit_bytes)
         models: dict[str, Model] = {}
+        self.statistics = Statistics(config.metrics_models)
         self.collector = OutputCollector()
-        self.fleet = Fleet(_preloaded(config), _worker_environ(config, environ), self.collector, source)
+        self.fleet = Fleet(
+            _preloaded(config), _worker_environ(config, environ), self.collector, source, self.statistics
+        )
         source.watch(os.getpid())
-        self.dispatcher = Dispatcher(models)
+        self.dispatcher = Dispatcher(models, self.statistics)
         memory = Memory(source, reserve)
         rule = Rule(config.sharing, config.large_model_bytes, gpus)
         estimator = Estimator()
         chooser = WorkerChooser(config, self.fleet, self.dispatcher, estimator, rule, config.workers or cpus)
         self.residency = Residency(config, self.fleet, self.dispatcher, memory, estimator, chooser)
-        image = ImageCode(config.handler, config.program, config.code_dir)
-        self.registry = Registry(config, models, self.dispatcher, self.residency, image)
+        image = ImageCode(config.handler, config.program, config.code_dir, config.mms_mode)
+        copies = Copies(self.residency, self.dispatcher)
+        # The one model of single-model mode is not looked up in a store.
+        root = Path("/") if config.single_model else config.model_store
+        self.store = ModelStore(root, config.allow_model_urls, config.max_unpacked_bytes)
+        self.registry = Registry(config, models, self.dispatcher, self.residency, copies, self.store, image)
+        self.startup = Startup(config, self.registry, cpus)
         throttle = CpuThrottle.find()
         self.watch = Watch(
             config,
             self.fleet,
             self.dispatcher,
             self.residency,
+            copies,
             memory,
             Watchdog(source, reserve),
             throttle,
             cpus,
         )
-        limits = Limits(
-            max_body_bytes=config.max_body_bytes,
-            max_body_setting=config.max_body_setting,
-            max_connections=config.max_connections,
+        self.access = _access_log(config, models)
+        manners = Manners(self.statistics, self.access, _cors(config))
+        exposition = Exposition(
+            self.statistics, models, self.fleet, memory, self.access, lambda: self.http.connections
         )
-        self.http = HttpServer(
-            Routes(self.registry, self.dispatcher, self.is_ready),
-            limits,
-            BodyBudget(config.body_budget_bytes),
-        )
+        routes = Routes(self.registry, self.dispatcher, self.is_ready, manners, exposition)
+        self.http = Connectors(config, routes)
+        self.host = HostMetrics(source, config.metric_time_interval_s)
         self._stop = asyncio.Event()
         self._impatient = asyncio.Event()
-        self._single_ready = config.multi_model
 
     def is_ready(self) -> bool:
-        """What ``/ping`` answers: a worker can be had, and in single-model mode the model is loaded."""
-        return self.fleet.ready and self._single_ready and not self._stop.is_set()
+        """What ``/ping`` answers: a worker can be had, and the models of the start are loaded."""
+        return self.fleet.ready and self.startup.done and not self._stop.is_set()
 
-    async def run(self, received: Sequence[int]) -> int:
+    async def run(self, received: Sequence[int], on_listening: Callable[[], None]) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,16 +119,17 @@ class Server:
         process.become_subreaper()
         process.allow_descriptors()
         self.collector.start()
-        await self.http.start(self.config.host, self.config.port)
+        if self.access is not None:
+            self.access.start()
+        if self.config.metric_time_interval_s:
+            self.host.start()
+        await self.http.start()
         for address in self.http.addresses:
-            _log.info(
-                "Listening on %s.", address if isinstance(address, str) else f"{address[0]}:{address[1]}"
-            )
+            _log.info("Listening on %s.", address)
+        on_listening()
         self.fleet.start()
         self.watch.start()
-        code = 0
-        if not self.config.multi_model:
-            code = await self._load_single()
+        code = await self._start_models()
         if code == 0:
             await self._stop.wait()
         await self._drain()
@@ -134,24 +153,16 @@ class Server:
                 return
             self.fleet.reaped(pid, status)
 
-    async def _load_single(self) -> int:
-        """Load the model of single-model mode; without it there is nothing to serve."""
-        load = asyncio.ensure_future(
-            self.registry.load(Registration(name=SINGLE_MODEL, url=str(self.config.model_dir)))
-        )
+    async def _start_models(self) -> int:
+        """Load the models that are to be there from the start; return the exit code."""
+        startup = asyncio.ensure_future(self.startup.run())
         stop = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait([load, stop], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([startup, stop], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
-        if not load.done():
-            load.cancel()
+        if not startup.done():
+            startup.cancel()
             return 0
-        try:
-            load.result()
-        except MmekitError as error:
-            _log.critical("The model in %s cannot be loaded: %s", self.config.model_dir, error.message)
-            return 1
-        self._single_ready = True
-        return 0
+        return 0 if startup.result() else 1
 
     async def _drain(self) -> None:
         """Stop accepting, answer what is in flight, end workers, close."""
@@ -164,19 +175,48 @@ class Server:
         drain.cancel()
         impatient.cancel()
         self.watch.stop()
+        self.host.stop()
         self.http.abort()
         await self.fleet.close(0.0 if self._impatient.is_set() else _CLOSE_TIMEOUT_S)
+        await asyncio.to_thread(self.store.close)
+        if self.access is not None:
+            self.access.close(_CLOSE_TIMEOUT_S)
 
 
 def _worker_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
-    """What template and workers see: the server's environment, one thread, no byte code written."""
-    values = dict(environ)
+    """What template and workers see: the environment less the blacklist, one thread, no byte code."""
+    hidden = config.blacklist_env_vars
+    values = {name: text for name, text in environ.items() if not (hidden and hidden.fullmatch(name))}
+    for declared in settings_of(Config).values():
+        if declared.secret:
+            for name in (*declared.names, *("MMS_" + key.upper() for key, _ in declared.keys)):
+                values.pop(name, None)
     values["MMEKIT_WORKER_THREADS"] = str(config.threads)
+    values["MMEKIT_WORKER_LOG_LEVEL"] = str(config.log_level)
     for name in process.THREAD_VARIABLES:
         values[name] = "1"
     values["PYTHONDONTWRITEBYTECODE"] = "1"
     values["PYTHONUNBUFFERED"] = "1"
+    values["MMEKIT_LOG_FORMAT"] = config.log_format
     return values
+
+
+def _access_log(config: Config, models: Mapping[str, Model]) -> AccessLog | None:
+    """Its lines are of level INFO, those of pings and polls DEBUG."""
+    if not config.access_log or config.log_level > logging.INFO:
+        return None
+    verbose = config.log_level <= logging.DEBUG
+    return AccessLog(STANDARD_ERROR, models, config.log_format, verbose)
+
+
+def _cors(config: Config) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that let pages of other origins call the server."""
+    values = {
+        b"access-control-allow-origin": config.cors_allowed_origin,
+        b"access-control-allow-methods": config.cors_allowed_methods,
+        b"access-control-allow-headers": config.cors_allowed_headers,
+    }
+    return tuple((name, value.encode()) for name, value in values.items() if value is not None)
 
 
 def _preloaded(config: Config) -> list[str]:
@@ -212,15 +252,21 @@ async def _end_tasks() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def serve(config: Config, environ: Mapping[str, str], received: Sequence[int] = ()) -> int:
+def serve(
+    config: Config,
+    environ: Mapping[str, str],
+    received: Sequence[int] = (),
+    on_listening: Callable[[], None] = lambda: None,
+) -> int:
     """Run a server in this process until it is told to stop; return its exit code.
 
-    ``received``: signals that came before there was an event loop.
+    ``received``: signals that came before there was an event loop. ``on_listening`` is called once
+    connections are accepted.
     """
 
     async def main() -> int:
         try:
-            return await Server(config, environ).run(received)
+            return await Server(config, environ).run(received, on_listening)
         finally:
             await _end_tasks()
 

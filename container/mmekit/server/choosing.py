@@ -68,14 +68,14 @@ class WorkerChooser:
         return await self._shared_worker(model)
 
     async def _own_worker(self, model: Model) -> Worker:
-        self._check_own_cap()
+        self.check_own_room()
         if model.shadows:
             await self.fleet.template.ready.wait()
         if model.shadows & self.fleet.template.imported:
             return await self.fleet.start_fresh(Kind.OWN)
         return await self.fleet.take(Kind.OWN)
 
-    def _check_own_cap(self) -> None:
+    def check_own_room(self) -> None:
         """Raises OutOfResources when processes, descriptors or the setting allow no further worker."""
         own = self.fleet.count(Kind.OWN)
         cap = self.config.max_own_workers

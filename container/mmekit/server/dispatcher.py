@@ -20,6 +20,7 @@ from mmekit.errors import (
 )
 from mmekit.server.model import MEMORY_S, Model, State
 from mmekit.server.queues import Caller, Pending
+from mmekit.server.statistics import Statistics
 from mmekit.server.workers import Job, Worker
 from mmekit.worker.messages import (
     Answer,
@@ -48,17 +49,26 @@ class AnsweredError(MmekitError):
 class Dispatcher:
     """Runs calls. ``models`` is the registry's own mapping: names to ready and other models."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
+    def __init__(self, models: Mapping[str, Model], statistics: Statistics) -> None:
         self.models = models
+        self.statistics = statistics
         #: Set by the registry: bring a model that no worker holds back.
         self.reload: Callable[[Model], None] = lambda model: None
 
     # --- from the routes -----------------------------------------------------------------------
 
     def invoke(
-        self, name: str, caller: Caller, request_id: str, headers: Headers, body: bytes | bytearray
+        self,
+        name: str,
+        caller: Caller,
+        request_id: str,
+        headers: Headers,
+        body: bytes | bytearray,
+        query: str = "",
     ) -> None:
         """Queue a request; its caller is answered later, or at once when a worker is idle.
+
+        ``query`` is the raw query string where it is an input of the handler.
 
         Raises ModelNotFound when the model is not loaded, ServiceUnavailable when too many wait
         or it is quarantined.
@@ -68,7 +78,7 @@ class Dispatcher:
             raise _not_loaded(name, model)
         if model.quarantine:
             raise ServiceUnavailable(model.quarantine, None)
-        pending = Pending(caller, request_id, headers, body)
+        pending = Pending(caller, request_id, headers, body, query)
         now = time.monotonic()
         if not model.queue and (worker := _free_worker(model)):
             self._run(model, worker, [pending], now)
@@ -134,7 +144,10 @@ class Dispatcher:
     def _run(self, model: Model, worker: Worker, batch: list[Pending], now: float) -> None:
         model.running += 1
         worker.last_call_at = now
-        calls = [Call(pending.request_id, pending.headers, len(pending.body)) for pending in batch]
+        queued = self.statistics.of(model.name).queued
+        for each in batch:
+            queued.observe(now - each.enqueued_at if each.enqueued_at else 0.0)
+        calls = [Call(each.request_id, each.headers, len(each.body), each.query) for each in batch]
         run = _Run(self, model, worker, batch)
         message = Invoke(model.name, calls, batch[0].alone)
         bodies = [pending.body for pending in batch]
@@ -174,7 +187,8 @@ class Dispatcher:
                 f"Model {model.name} ended its worker {len(model.crashes)} times within ten minutes and is "
                 f"quarantined; the last time: {error.message} Unload it and load it again to try once more."
             )
-            _log.error("%s", model.quarantine)
+            _log.error("%s", model.quarantine, extra={"model": model.name})
+            self.statistics.quarantines += 1
             self.fail_waiting(model, ServiceUnavailable(model.quarantine, None))
 
     def fail_waiting(self, model: Model, error: MmekitError) -> None:

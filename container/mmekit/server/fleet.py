@@ -10,10 +10,11 @@ import signal
 import socket
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from mmekit.errors import MmekitError, OutOfResources, ServiceUnavailable, WorkerDied
 from mmekit.server.placement import Kind
+from mmekit.server.statistics import Statistics
 from mmekit.server.template import MemoryReadings, OutputCollector, Template, UnsafeFork, spawn
 from mmekit.server.workers import Worker
 
@@ -37,11 +38,13 @@ class Fleet:
         environ: Mapping[str, str],
         collector: OutputCollector,
         readings: MemoryReadings,
+        statistics: Statistics,
     ) -> None:
+        self.statistics = statistics
         self.environ = environ
         self.readings = readings
         self.collector = collector
-        self.template = Template(modules, environ, collector, readings, self._refill)
+        self.template = Template(modules, environ, collector, readings, self._template_restarted)
         self.workers: dict[int, Worker] = {}
         self.spare: Worker | None = None
         #: Set by the composition root.
@@ -56,7 +59,8 @@ class Fleet:
         self._refilling: asyncio.Task[None] | None = None
         self._wants_spare = True
         self._came_up = False
-        self._closed = False
+        #: The server is stopping.
+        self.closed = False
 
     # --- start and stop ---------------------------------------------------------------------
 
@@ -72,7 +76,7 @@ class Fleet:
 
     async def close(self, timeout_s: float) -> None:
         """End all workers: those between calls leave by themselves, the rest is killed in the end."""
-        self._closed = True
+        self.closed = True
         if self._refilling:
             self._refilling.cancel()
         self.template.close()
@@ -151,6 +155,7 @@ class Fleet:
         self._wants_spare = False
         if spare is not None:
             spare.retire()
+            self.statistics.spares_released += 1
         elif self._refilling is None or self._refilling.done():
             return 0  # one that is on its way is retired when it comes
         return 4 * 1024 * 1024
@@ -159,28 +164,47 @@ class Fleet:
         """Fork a worker from the template. Raises OutOfResources, WorkerDied."""
         for attempt in range(3):
             try:
-                return await self._start(kind, exec_fresh=False)
+                return await self._start(kind, "fork", self.template.fork)
             except UnsafeFork as error:
                 _log.error(
                     "%s: forking it would not be safe, so this worker is a fresh process, slower to start "
                     "and larger. Leave the module that starts a thread at its import out of MMEKIT_PRELOAD.",
                     error,
                 )
-                return await self._start(kind, exec_fresh=True)
+                return await self.start_fresh(kind)
             except WorkerDied as error:
-                if attempt == 2 or self._closed:
+                if attempt == 2 or self.closed:
                     raise
                 _log.warning("A worker could not be forked (%s); trying again.", error)
         raise AssertionError("unreachable")
 
     async def start_fresh(self, kind: Kind, gpu_id: int | None = None) -> Worker:
         """Start a worker that shares nothing with the template: for a GPU, or for shadowing code."""
-        worker = await self._start(kind, exec_fresh=True)
+        worker = await self._start(kind, "fresh", self._exec)
         worker.gpu_id = gpu_id
         return worker
 
-    async def _start(self, kind: Kind, exec_fresh: bool) -> Worker:
-        if self._closed:
+    async def clone(self, source: Worker, model: str, timeout_s: float) -> Worker:
+        """Fork a worker from one that holds a model, and nothing else; it holds the model too.
+
+        Raises CannotClone when that one refuses or is busy for long; OutOfResources, WorkerDied.
+        """
+
+        async def fork(number: int, channel: socket.socket, log_write: int) -> None:
+            await source.clone(model, number, channel, log_write, timeout_s)
+
+        worker = await self._start(Kind.OWN, "clone", fork)
+        worker.family, worker.baseline_bytes = source.family, source.baseline_bytes
+        return worker
+
+    async def _start(
+        self, kind: Kind, start: str, make: Callable[[int, socket.socket, int], Awaitable[int | None]]
+    ) -> Worker:
+        """Start a worker; ``make`` makes the process with its number, its channel and its log pipe.
+
+        It returns the process id, or None when the worker will say it. ``start`` names it for statistics.
+        """
+        if self.closed:
             raise ServiceUnavailable("The server is stopping.", None)
         number = next(self._numbers)
         try:
@@ -192,10 +216,7 @@ class Fleet:
         self._coming[kind] += 1
         with ours, theirs:
             try:
-                if exec_fresh:
-                    worker.pid = self._exec(theirs, log_write)
-                else:
-                    await self.template.fork(number, theirs, log_write)
+                worker.pid = await make(number, theirs, log_write) or 0
             except BaseException:
                 os.close(log_read)
                 raise
@@ -220,10 +241,12 @@ class Fleet:
         if not worker.alive:
             raise WorkerDied("A new worker ended as soon as it had come up.")
         self._came_up = True
-        self.readings.watch(worker.pid, 0 if exec_fresh else worker.baseline_bytes)
+        self.statistics.worker_starts[start] += 1
+        worker.shared_bytes = 0 if start == "fresh" else worker.baseline_bytes
+        self.readings.watch(worker.pid, worker.shared_bytes)
         return worker
 
-    def _exec(self, channel: socket.socket, log_write: int) -> int:
+    async def _exec(self, _number: int, channel: socket.socket, log_write: int) -> int:
         command = [sys.executable, "-m", "mmekit.worker.main", str(channel.fileno()), str(log_write)]
         try:
             return spawn(command, self.environ, (channel.fileno(), log_write), log_write)
@@ -235,14 +258,27 @@ class Fleet:
 
     def _exited(self, worker: Worker, reason: MmekitError) -> None:
         self.readings.forget(worker.pid)
+        self.statistics.worker_ended(reason, worker.retiring)
         self.workers.pop(worker.number, None)
+        self._pass_on(worker)
         if worker is self.spare:
             self.spare = None
             self._wants_spare = False  # what ended this one may end the next: the clock asks again
         self.on_exit(worker, reason)
 
+    def _pass_on(self, worker: Worker) -> None:
+        """What its clones share with a worker that has ended counts with one of them from now on."""
+        heir = next((other for other in self.workers.values() if other.family == worker.family), None)
+        if heir and heir.shared_bytes > worker.shared_bytes:
+            heir.shared_bytes = worker.shared_bytes
+            self.readings.watch(heir.pid, heir.shared_bytes)
+
+    def _template_restarted(self) -> None:
+        self.statistics.template_restarts += 1
+        self._refill()
+
     def _refill(self) -> None:
-        if self._closed or self.spare or not self._wants_spare:
+        if self.closed or self.spare or not self._wants_spare:
             return
         if self._refilling and not self._refilling.done():
             return

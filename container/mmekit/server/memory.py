@@ -195,6 +195,15 @@ class Memory:
         grant.state = GrantState.RELEASED
         grant.cost_bytes = 0
 
+    def pass_on(self, grant: Grant, heir: Grant) -> None:
+        """A copy goes whose memory another shares: that is the other's cost from now on.
+
+        Both are settled; release ``grant`` afterwards.
+        """
+        more = max(0, grant.cost_bytes - heir.cost_bytes)
+        heir.cost_bytes += more
+        self._models_bytes += more
+
     def _expect_held(self, grant: Grant, call: str) -> None:
         if grant.state is not GrantState.HELD:
             raise RuntimeError(f"{call}: the grant of {grant.model!r} is {grant.state.value}, not held")

@@ -44,6 +44,7 @@ class Pending:
     request_id: str
     headers: Headers
     body: bytes | bytearray
+    query: str = ""
     enqueued_at: float = 0.0
     #: It shared a call that killed its worker: it runs once more, by itself.
     alone: bool = False

@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import dataclasses
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
-from mmekit import artifact, choice, requirements
-from mmekit.config import Config
-from mmekit.errors import BadRequest, Conflict, ModelNotFound, ServiceUnavailable
+from mmekit import artifact, choice, process, requirements
+from mmekit.archive.store import ModelStore
+from mmekit.config import Config, setting_of
+from mmekit.errors import (
+    BadRequest,
+    Conflict,
+    InvalidModel,
+    MmekitError,
+    ModelNotFound,
+    ServiceUnavailable,
+)
+from mmekit.server.copies import Copies
 from mmekit.server.dispatcher import Dispatcher
 from mmekit.server.estimates import Subject, sizes_by_suffix
-from mmekit.server.model import Model, Registration, State
-from mmekit.server.placement import Needs
+from mmekit.server.model import Facts, Model, Registration, Scaling, State, check_name
+from mmekit.server.placement import Kind, Needs
 from mmekit.server.queues import ModelQueue, ServerQueue
 from mmekit.server.residency import Residency
+from mmekit.server.workers import Worker
 from mmekit.worker.messages import Load
 
 _log = logging.getLogger(__name__)
@@ -29,6 +41,18 @@ PAGE_SIZE = 100
 _DEVICE_RUNTIMES = frozenset({"mmekit_handlers.pytorch:PyTorchHandler"})
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How far a model is after a request: ``done`` when as many workers hold it as it asked for.
+
+    ``superseded``: another request asked for another number meanwhile.
+    """
+
+    model: Model
+    done: bool
+    superseded: bool = False
+
+
 class Registry:
     """Owns every Model; ``models`` is shared with the dispatcher, which only reads it."""
 
@@ -38,45 +62,64 @@ class Registry:
         models: dict[str, Model],
         dispatcher: Dispatcher,
         residency: Residency,
+        copies: Copies,
+        store: ModelStore,
         environ_image: choice.ImageCode,
     ) -> None:
         self.config = config
         self.models = models
         self.dispatcher = dispatcher
         self.residency = residency
+        self.copies = copies
+        self.store = store
         self.image = environ_image
         self.waiting = ServerQueue(config.server_queue_size)
         self.stopping = False
 
     # --- load --------------------------------------------------------------------------------
 
-    async def load(self, registration: Registration) -> Model:
-        """Load a model and return when it can be invoked (contract 1.3).
+    async def load(self, registration: Registration, at_startup: bool = False) -> Loading:
+        """Do and raise what ``_load`` does, and count it."""
+        statistics = self.dispatcher.statistics
+        try:
+            loading = await self._load(registration, at_startup)
+        except MmekitError as error:
+            statistics.loads[error.status] += 1
+            raise
+        statistics.registered(loading.model.name)
+        return loading
+
+    async def _load(self, registration: Registration, at_startup: bool) -> Loading:
+        """Register a model; when it is asked to wait, return when it can be invoked (contract 1.3, 2.5).
 
         Raises Conflict when the name is taken, also by a load that still runs; ModelNotFound,
         InvalidModel, ModelLoadError when it cannot be loaded; OutOfResources when unloading other
-        models would help. After an error the name is free again.
+        models would help. After an error the name is free again. What is loaded in the background
+        stays, and requests get its error.
         """
-        name = registration.name
-        if self.stopping:
-            raise ServiceUnavailable("The server is stopping and loads no more models.", None)
-        if taken := self.models.get(name):
-            raise Conflict(f"Model {name} is already registered{_how(taken)}.")
-        model = Model(
-            registration,
-            ModelQueue(name, self.config.queue_size, self.waiting),
-            registration.response_timeout_s or self.config.invoke_timeout_s,
-            registration.initial_workers or self.config.copies,
-        )
-        self.models[name] = model
+        model = self._reserved(registration, at_startup) if registration.name else None
+        folder = None
         try:
-            await asyncio.to_thread(self._inspect, model)
-            await self.residency.bring(model)
+            folder = await asyncio.to_thread(self.store.open, registration.url)
+            found = await asyncio.to_thread(artifact.inspect, folder.path, self.config.program)
+            if model is None:
+                name = _manifest_name(found, registration.url)
+                model = self._reserved(dataclasses.replace(registration, name=name), at_startup)
+            model.folder = folder
+            model.facts = Facts(found.model_version, found.engine, registration.runtime or found.runtime_name)
+            await asyncio.to_thread(self._choose, model, found)
+            if not registration.synchronous:
+                model.state = State.READY
+                self.copies.ask(model, model.min_copies, model.max_copies)
+                return Loading(model, done=False)
             while len(model.workers) < model.min_copies:
                 await self.residency.bring(model)
         except BaseException as error:
-            await self.residency.remove(model)
-            del self.models[name]
+            if model is not None:
+                await self._remove(model)
+            if folder is not None:
+                await asyncio.to_thread(folder.close)
+            name = model.name if model else registration.url
             _log.warning(
                 "Load of %s failed: %s",
                 name,
@@ -87,18 +130,39 @@ class Registry:
         model.state = State.READY
         model.loaded_at = time.time()
         _log.info(
-            "Loaded %s from %s in %.1f ms.",
-            name,
+            "%s %s from %s in %.1f ms.",
+            "Loaded" if model.workers else "Registered",
+            model.name,
             registration.url,
             model.load_ms,
-            extra={"model": name, "target": registration.target_model},
+            extra={"model": model.name, "target": registration.target_model},
         )
+        return Loading(model, done=True)
+
+    def _reserved(self, registration: Registration, at_startup: bool) -> Model:
+        """Take the name for a model that is being loaded. Raises Conflict, ServiceUnavailable."""
+        name = registration.name
+        if self.stopping:
+            raise ServiceUnavailable("The server is stopping and loads no more models.", None)
+        if taken := self.models.get(name):
+            raise Conflict(f"Model {name} is already registered{_how(taken)}.")
+        asked = registration.initial_workers
+        minimum = self.config.copies if asked is None else asked
+        model = Model(
+            registration,
+            ModelQueue(name, self.config.queue_size, self.waiting),
+            registration.response_timeout_s or self.config.invoke_timeout_s,
+            min_copies=minimum,
+            max_copies=max(minimum, self.config.max_copies) if asked is None else minimum,
+            at_startup=at_startup,
+            preload=self.config.preload_model if registration.preload is None else registration.preload,
+        )
+        self.models[name] = model
         return model
 
-    def _inspect(self, model: Model) -> None:
-        """Look at the folder and decide what runs it; in a thread, because it walks files."""
+    def _choose(self, model: Model, found: artifact.Artifact) -> None:
+        """Decide what runs a model; in a thread, because it walks files."""
         registration = model.registration
-        found = artifact.inspect(registration.url, self.config.program)
         chosen = choice.choose(found, registration.handler, self.image)
         requirements.check(found)
         model.shadows = chosen.shadows
@@ -117,29 +181,54 @@ class Registry:
             gpu_id=None,
             grant_bytes=None,
             target_model=registration.target_model,
-            manifest=found.manifest,
+            manifest=found.manifest_text,
+            decode=self.config.decode_input_request,
+            max_response_bytes=self.config.max_response_bytes,
         )
+
+    # --- scale -------------------------------------------------------------------------------
+
+    async def scale(self, name: str, scaling: Scaling) -> Loading:
+        """Change how many workers hold a model (contract 2.6); the last who asks wins.
+
+        Raises ModelNotFound when it is not loaded, or is unloaded meanwhile; what ``Copies.scale`` does.
+        """
+        model = self.get(name)
+        minimum, maximum = scaling.min_workers, scaling.max_workers
+        _log.info("Model %s is to have %d to %d workers.", name, minimum, maximum, extra={"model": name})
+        if not scaling.synchronous:
+            self.copies.ask(model, minimum, maximum)
+            return Loading(model, done=False)
+        done = await self.copies.scale(model, minimum, maximum)
+        return Loading(model, done, superseded=not done)
 
     # --- unload ------------------------------------------------------------------------------
 
     async def unload(self, name: str) -> None:
         """Take a model out; returns when its memory is free (contract 1.3).
 
-        Requests it already has are answered first; new ones get ModelNotFound at once.
-        Raises ModelNotFound when it is not loaded.
+        Requests it already has are answered first, for at most ``unregister_timeout_s``; new ones get
+        ModelNotFound at once. Raises ModelNotFound when it is not loaded.
         """
         model = self.get(name)
         model.state = State.UNLOADING
+        self.copies.forget(model)
         try:
             if model.queue or model.running:
-                await model.drained.wait()
+                await asyncio.wait_for(model.drained.wait(), self.config.unregister_timeout_s)
+        except asyncio.TimeoutError:
+            _log.warning("Unload of %s ends its calls.", name, extra={"model": name})
+            await self.residency.end_calls(model, _ended(name, self.config.unregister_timeout_s))
         finally:
             await asyncio.shield(self._remove(model))
+        self.dispatcher.statistics.unloads += 1
         _log.info("Unloaded %s.", name, extra={"model": name})
 
     async def _remove(self, model: Model) -> None:
         await self.residency.remove(model)
         self.models.pop(model.name, None)
+        if model.folder is not None:
+            await asyncio.to_thread(model.folder.close)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -166,27 +255,63 @@ class Registry:
         return [self.models[name] for name in rest[:size]], next_token
 
     def describe(self, model: Model) -> dict[str, Any]:
-        """Return what ``GET /models/{name}`` answers: the contract's two fields and MMS's."""
-        return {
+        """Return what ``GET /models/{name}`` answers: the contract's two fields and MMS's (contract 2.7)."""
+        fields = {
             "modelName": model.name,
+            "modelVersion": model.facts.version,
             "modelUrl": model.registration.url,
-            "runtime": "python",
+            "engine": model.facts.engine,
+            "runtime": model.facts.runtime,
             "minWorkers": model.min_copies,
-            "maxWorkers": max(model.min_copies, self.config.max_copies),
+            "maxWorkers": model.max_copies,
             "batchSize": model.registration.batch_size,
             "maxBatchDelay": model.registration.max_batch_delay_ms,
-            "loadedAtStartup": not self.config.multi_model,
+            "loadedAtStartup": model.at_startup,
             "workers": [
-                {
-                    "id": str(worker.number),
-                    "startTime": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(worker.started_at)),
-                    "status": "READY",
-                    "gpu": worker.gpu_id is not None,
-                    "memoryUsage": model.cost_bytes,
-                }
-                for worker in model.workers
+                *(_described(model, worker, "READY") for worker in model.workers),
+                *(_described(model, worker, "UNLOADING") for worker in model.leaving),
             ],
         }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def _described(model: Model, worker: Worker, status: str) -> dict[str, Any]:
+    """Describe a worker; its memory is that of the model in it, in bytes."""
+    started_s, started_ms = divmod(int(worker.started_at * 1000), 1000)
+    if worker.kind is Kind.OWN:
+        used = max(0, process.anonymous_bytes(worker.pid) - worker.baseline_bytes)
+    else:
+        used = model.cost_bytes
+    return {
+        "id": f"{worker.number}-{worker.pid}",
+        "startTime": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started_s)) + f".{started_ms:03}Z",
+        "status": status,
+        "gpu": worker.gpu_id is not None,
+        "memoryUsage": used,
+    }
+
+
+def _manifest_name(found: artifact.Artifact, url: str) -> str:
+    """Return the name in a manifest. Raises BadRequest without a manifest, InvalidModel without a name."""
+    if found.manifest is None:
+        raise BadRequest(
+            f"Parameter model_name is required. The model in {url} has no manifest that gives it a name."
+        )
+    if not found.model_name:
+        raise InvalidModel(
+            f"Model name is not defined. Expected modelName in the manifest of {url}, or the parameter "
+            f"model_name."
+        )
+    check_name(found.model_name)
+    return found.model_name
+
+
+def _ended(name: str, timeout_s: float) -> MmekitError:
+    # Not WorkerDied: that is tried again, and counted against the model.
+    return MmekitError(
+        f"Worker died. Model {name} was unloaded and the calls it had were not answered within "
+        f"{timeout_s:g} s ({setting_of('unregister_timeout_s').names[0]})."
+    )
 
 
 def _how(model: Model) -> str:

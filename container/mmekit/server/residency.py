@@ -15,14 +15,15 @@ from typing import Any
 
 import msgspec
 
-from mmekit import artifact
+from mmekit import artifact, process
 from mmekit.config import Config
 from mmekit.errors import MmekitError, ModelLoadError, NotStarted, OutOfResources, WorkerDied
 from mmekit.server.choosing import WorkerChooser
+from mmekit.server.clones import Clones
 from mmekit.server.dispatcher import AnsweredError, Dispatcher
 from mmekit.server.estimates import Estimate, Estimator
 from mmekit.server.fleet import Fleet
-from mmekit.server.memory import Grant, Memory, call_data_bytes, load_data_bytes
+from mmekit.server.memory import Grant, GrantState, Memory, call_data_bytes, load_data_bytes
 from mmekit.server.model import MEMORY_S, Model, State
 from mmekit.server.placement import Kind
 from mmekit.server.workers import Worker
@@ -35,9 +36,6 @@ _UNLOAD_TIMEOUT_S = 350.0
 
 #: A load that waits behind others is taken elsewhere when they end its worker, so often.
 _TRIES = 3
-
-#: A copy that could not be loaded is tried again after this long.
-_COPY_AGAIN_S = 10.0
 
 
 class DiedWhileLoading(ModelLoadError):
@@ -62,6 +60,7 @@ class Residency:
         self.memory = memory
         self.estimator = estimator
         self.chooser = chooser
+        self.clones = Clones(config, fleet, chooser)
         #: Loads into one shared worker come one by one: each is admitted when it is its turn.
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._grants: dict[tuple[str, int], Grant] = {}
@@ -80,6 +79,7 @@ class Residency:
         Raises ModelLoadError and its like when its code or files fail, OutOfResources when
         something is short that other models hold.
         """
+        started_at = time.monotonic()
         for _ in range(_TRIES - 1):
             try:
                 worker = await self._bring(model)
@@ -88,11 +88,15 @@ class Residency:
                 _log.info("%s is loaded elsewhere: %s", model.name, error, extra={"model": model.name})
         else:
             worker = await self._bring(model)
+        self.dispatcher.statistics.load_seconds.observe(time.monotonic() - started_at)
         model.resident(worker)
         self.dispatcher.next(worker)
+        self.trim(model)  # fewer may be asked for than when this began
 
     async def _bring(self, model: Model) -> Worker:
         """Load a model into a worker. Raises NotStarted when that ended for a reason of its own."""
+        if self.clones.wanted(model) and (clone := await self._clone(model)):
+            return clone
         worker = await self.chooser.worker_for(model)
         self.chooser.loading[worker.number] += 1
         try:
@@ -106,9 +110,33 @@ class Residency:
         finally:
             if worker.number in self.chooser.loading:
                 self.chooser.loading[worker.number] -= 1
+        self._check_alive(model, worker)
+        return worker
+
+    def _check_alive(self, model: Model, worker: Worker) -> None:
+        """Raises NotStarted when the worker ended as soon as it held the model."""
         if not worker.alive:
             self._release(model.name, worker)
             raise NotStarted("Worker died after this load.")
+
+    async def _clone(self, model: Model) -> Worker | None:
+        """Fork a worker from one that holds the model. None: it must be loaded."""
+        grant = await self._admit(model, self.clones.estimate(model))
+        worker = None
+        try:
+            if (worker := await self.clones.make(model)) is None:
+                return None
+            self.memory.settle(grant, await asyncio.to_thread(process.private_bytes, worker.pid))
+        except asyncio.CancelledError:
+            if worker is not None:
+                worker.end(WorkerDied("Nobody waits for this copy any more."))
+            raise
+        finally:
+            if grant.state is GrantState.HELD:
+                self.memory.release(grant)
+            self._settled.set()
+        self._grants[model.name, worker.number] = grant
+        self._check_alive(model, worker)
         return worker
 
     async def _load(self, model: Model, worker: Worker) -> None:
@@ -139,7 +167,8 @@ class Residency:
     async def _ask(self, model: Model, worker: Worker, grant: Grant) -> Message:
         assert model.load is not None
         assert model.subject is not None
-        message = msgspec.structs.replace(model.load, gpu_id=worker.gpu_id)
+        is_alone = worker.kind is Kind.OWN and model.needs.own_code
+        message = msgspec.structs.replace(model.load, gpu_id=worker.gpu_id, chdir=is_alone)
         if worker.kind is not Kind.DEVICE:  # CUDA reserves address space
             at = self.memory.statement()
             bound = grant.granted_bytes
@@ -204,7 +233,7 @@ class Residency:
             if model.state is State.READY and len(model.workers) > model.min_copies:
                 idle = [worker for worker in model.workers if worker.idle]
                 if idle:
-                    self.drop_copy(model, idle[0])
+                    self.drop_copy(model, idle[0], "memory")
                     return True
         return self.fleet.release_spare() > 0
 
@@ -213,8 +242,8 @@ class Residency:
     async def remove(self, model: Model) -> None:
         """Take a model out of all its workers; returns when their memory is given back."""
         # A load that a worker has begun cannot be called back: it is waited for and taken out again.
-        if loads := [task for task in (model.reload, model.copying) if task and not task.done()]:
-            await asyncio.wait(loads)
+        if tasks := [*model.loads(), *model.leaving.values()]:
+            await asyncio.wait(tasks)
         if model.window:
             model.window.cancel()
         for worker in list(model.workers):
@@ -222,12 +251,13 @@ class Residency:
             await self._take_out(model.name, worker)
 
     async def _take_out(self, name: str, worker: Worker) -> None:
-        """Free a model's memory in a worker that no longer serves it."""
+        """Free a model's memory in a worker that no longer serves it; a call that runs there ends first."""
         try:
+            if worker.job or worker.kind is not Kind.OWN or not self._is_empty(worker):
+                await worker.call(Unload(name), _UNLOAD_TIMEOUT_S)
             if worker.kind is Kind.OWN and self._is_empty(worker):
                 await self._end_process(worker)
                 return
-            await worker.call(Unload(name), _UNLOAD_TIMEOUT_S)
         except MmekitError:
             return  # it ended: its memory is free
         finally:
@@ -239,9 +269,7 @@ class Residency:
         return not worker.models and not self.chooser.is_loading(worker)
 
     def _is_surplus(self, worker: Worker) -> bool:
-        if worker.kind is Kind.SHARED:
-            return len(self.fleet.of_kind(Kind.SHARED)) > self.chooser.target
-        return worker.kind is Kind.OWN
+        return worker.kind is Kind.SHARED and len(self.fleet.of_kind(Kind.SHARED)) > self.chooser.target
 
     async def _end_process(self, worker: Worker) -> None:
         worker.retire()
@@ -251,11 +279,25 @@ class Residency:
             worker.end(WorkerDied("Its model was unloaded."))
             await worker.exited
 
+    async def end_calls(self, model: Model, error: MmekitError) -> None:
+        """Answer all requests of a model with an error, and end the workers that are busy with it."""
+        self.dispatcher.fail_waiting(model, error)
+        busy = [
+            worker for worker in self.fleet.workers.values() if worker.job and worker.job.model == model.name
+        ]
+        for worker in busy:
+            worker.end(error)
+        if busy:
+            await asyncio.wait([worker.exited for worker in busy])
+
     # --- reloads, copies, moves -----------------------------------------------------------------
 
     def reload(self, model: Model) -> None:
         """Bring a model back that no worker holds, because requests wait for it."""
-        if model.reload and not model.reload.done():
+        if not model.min_copies:
+            self.dispatcher.fail_waiting(model, model.no_worker())
+            return
+        if model.is_filled or (model.reload and not model.reload.done()):
             return
         if model.state is State.LOADING:
             return
@@ -271,6 +313,7 @@ class Residency:
                     f"Unload it and load it again."
                 )
             await self.bring(model)
+            self.dispatcher.statistics.reloads[200] += 1
         except MmekitError as error:
             self._reload_failed(model, error)
         except Exception:
@@ -278,36 +321,30 @@ class Residency:
             raise
 
     def _reload_failed(self, model: Model, error: MmekitError) -> None:
-        failure = ModelLoadError(
-            f"Model {model.name} lost its worker and could not be loaded again: {error.message}"
-        )
+        failure = ModelLoadError(f"Model {model.name} {_why_away(model)}: {error.message}")
         if error.status == OutOfResources.status:
             failure.status, failure.type = OutOfResources.status, OutOfResources.type
         _log.error("%s", failure.message, extra={"model": model.name})
+        self.dispatcher.statistics.reloads[failure.status] += 1
         model.reload = None  # a request that comes while these are answered starts another try
         if isinstance(error, DiedWhileLoading):
             self.dispatcher.offence(model, error)
         self.dispatcher.fail_waiting(model, failure)
 
-    def add_copy(self, model: Model) -> None:
-        """Load a hot model into one more worker, in the background."""
-        if not model.is_copied:
-            model.copying = asyncio.get_running_loop().create_task(self._add_copy(model))
-
-    async def _add_copy(self, model: Model) -> None:
-        try:
-            await self.bring(model)
-            _log.info(
-                "Model %s has %d copies now.", model.name, len(model.workers), extra={"model": model.name}
-            )
-        except MmekitError as error:
-            model.no_copy_until = time.monotonic() + _COPY_AGAIN_S
-            _log.info("No further copy of %s: %s", model.name, error, extra={"model": model.name})
-
-    def drop_copy(self, model: Model, worker: Worker) -> None:
-        """Take a copy out that is no longer needed, in the background."""
+    def drop_copy(self, model: Model, worker: Worker, reason: str) -> None:
+        """Take a copy out that is no longer needed, in the background; ``reason`` is for statistics."""
+        self.dispatcher.statistics.copies_dropped[reason] += 1
         model.forget(worker)
-        self.in_background(self._take_out(model.name, worker))
+        task = self.in_background(self._take_out(model.name, worker))
+        model.leaving[worker] = task
+        task.add_done_callback(lambda _: model.left(worker, task))
+
+    def trim(self, model: Model) -> None:
+        """Take copies out that are too many: idle ones first, the others after their call."""
+        surplus = max(0, len(model.workers) - model.copies_allowed)
+        newest_first = reversed(model.workers)
+        for worker in sorted(newest_first, key=lambda worker: not worker.idle)[:surplus]:
+            self.drop_copy(model, worker, "scaled")
 
     def move_neighbours(self, worker: Worker, slow: Model) -> bool:
         """A call of ``slow`` stalls its worker: the other models leave it for the spare.
@@ -358,13 +395,22 @@ class Residency:
 
     def _release(self, name: str, worker: Worker) -> None:
         if grant := self._grants.pop((name, worker.number), None):
+            if heir := self._heir(name, worker):
+                self.memory.pass_on(grant, heir)
             self.memory.release(grant)
+
+    def _heir(self, name: str, worker: Worker) -> Grant | None:
+        """Return the grant of another copy that shares memory with this worker's."""
+        model = self.dispatcher.models.get(name)
+        others = model.workers if model else []
+        same = (other for other in others if other.family == worker.family and other is not worker)
+        return next((grant for other in same if (grant := self._grants.get((name, other.number)))), None)
 
     def on_exit(self, worker: Worker, reason: MmekitError) -> None:
         """A worker has ended: its models lost a home; those with requests get another at once."""
         self._turns.pop(worker.number, None)
         self.chooser.loading.pop(worker.number, None)
-        if worker.models:
+        if worker.models and not self.fleet.closed:
             _log.warning("Worker %d (process %d) has ended: %s", worker.number, worker.pid, reason.message)
         if worker.kind is Kind.SHARED and worker.models:
             self.fleet.take_spare(Kind.SHARED)
@@ -381,10 +427,15 @@ class Residency:
         """Keep a model that misbehaves away from others for a while."""
         model.own_until = time.monotonic() + MEMORY_S
 
-    def in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def in_background(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+
+def _why_away(model: Model) -> str:
+    return "lost its worker and could not be loaded again" if model.was_loaded else "could not be loaded"
 
 
 def _is_peoples_code(model: Model) -> bool:

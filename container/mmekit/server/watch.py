@@ -15,6 +15,7 @@ from mmekit import process
 from mmekit.config import Config
 from mmekit.errors import OutOfResources
 from mmekit.server.capacity import CpuThrottle
+from mmekit.server.copies import Copies
 from mmekit.server.dispatcher import Dispatcher
 from mmekit.server.fleet import Fleet
 from mmekit.server.memory import Memory, Watchdog
@@ -51,6 +52,7 @@ class Watch:
         fleet: Fleet,
         dispatcher: Dispatcher,
         residency: Residency,
+        copies: Copies,
         memory: Memory,
         watchdog: Watchdog,
         throttle: CpuThrottle,
@@ -60,6 +62,7 @@ class Watch:
         self.fleet = fleet
         self.dispatcher = dispatcher
         self.residency = residency
+        self.copies = copies
         self.memory = memory
         self.watchdog = watchdog
         self.throttle = throttle
@@ -164,6 +167,7 @@ class Watch:
             worker.number,
             extra={"model": model.name},
         )
+        self.dispatcher.statistics.stalls += 1
         if model.offended(model.stalls, now):
             self.residency.earn_own_worker(model)
 
@@ -188,9 +192,9 @@ class Watch:
                 backlog_s=now - model.backlog_since if model.backlog_since else 0.0,
                 unneeded_s=now - model.copies_needed_at,
             )
-            wanted = copies_wanted(demand, max(self.config.max_copies, model.min_copies), idle_cpus)
+            wanted = copies_wanted(demand, model.max_copies, idle_cpus)
             if wanted > demand.copies and now >= model.no_copy_until:
-                self.residency.add_copy(model)
+                self.copies.add(model)
                 return  # the next look sees what this one did to the CPUs
             if wanted < demand.copies:
                 self._drop_copy(model)
@@ -198,7 +202,7 @@ class Watch:
     def _drop_copy(self, model: Model) -> None:
         idle = [worker for worker in model.workers if worker.idle]
         if idle:
-            self.residency.drop_copy(model, idle[-1])
+            self.residency.drop_copy(model, idle[-1], "idle")
 
     def _check_pool(self, now: float) -> None:
         for worker in self.fleet.of_kind(Kind.OWN):

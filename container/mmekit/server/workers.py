@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,6 +22,10 @@ from mmekit.process import describe_exit
 from mmekit.server.placement import Kind
 from mmekit.worker.messages import (
     Cancel,
+    Clone,
+    CloneReady,
+    Fork,
+    Forked,
     FrameReader,
     Invoke,
     Load,
@@ -43,7 +48,14 @@ _EOF_GRACE_S = 0.5
 #: How long a worker whose channel has closed is waited for by the reaper.
 _REAP_GRACE_S = 2.0
 
+#: How long a clone waits for the worker to end its call; a load may be quicker than that.
+_CLONE_WAIT_S = 10.0
+
 Body: TypeAlias = bytes | bytearray | memoryview
+
+
+class CannotClone(Exception):
+    """Raised when a worker cannot be forked into a further one; says why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +66,7 @@ class Job:
     first, with the reason.
     """
 
-    message: Load | Unload | Invoke
+    message: Load | Unload | Invoke | Clone
     bodies: Sequence[Body]
     timeout_s: float
     on_message: Callable[[Message, bytes | bytearray], None]
@@ -92,6 +104,10 @@ class Worker(asyncio.Protocol):
         self.started_at = time.time()
         #: Its anonymous memory before any model, shared with the template.
         self.baseline_bytes = 0
+        #: What it had when it was forked, shared with the process that it comes from.
+        self.shared_bytes = 0
+        #: The number of the first of the workers that were forked from one another.
+        self.family = number
         self.models: set[str] = set()
         #: Those among them that have requests waiting (kept by the dispatcher).
         self.waiting: set[str] = set()
@@ -148,8 +164,57 @@ class Worker(asyncio.Protocol):
         self.submit(Job(message, (), timeout_s, on_message, on_lost))
         return await answer
 
+    async def clone(
+        self, model: str, number: int, channel: socket.socket, log_write: int, timeout_s: float
+    ) -> None:
+        """Have the process forked, between calls, into a worker that gets these descriptors.
+
+        Raises CannotClone when it refuses, the kernel does, or a call keeps it busy for too long;
+        WorkerDied, or what the worker was ended for, when it ends first.
+        """
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+        def on_message(reply: Message, _body: bytes | bytearray) -> None:
+            if answer.done():
+                if isinstance(reply, CloneReady):
+                    self._send(Cancel(), ())
+            elif isinstance(reply, Forked):
+                answer.set_result(reply.error)
+            elif error := self._send_descriptors(Fork(number), [channel.fileno(), log_write]):
+                answer.set_result(error)
+                self._send(Cancel(), ())
+
+        def on_lost(error: MmekitError) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+
+        job = Job(Clone(model), (), timeout_s, on_message, on_lost)
+        self.submit(job)
+        try:
+            await asyncio.wait([answer], timeout=_CLONE_WAIT_S)
+            if job in self.control:
+                raise CannotClone(f"its worker was busy for {_CLONE_WAIT_S:g} s")
+            error = await answer
+        finally:
+            answer.cancel()
+            if job in self.control:
+                self.control.remove(job)
+        if error:
+            raise CannotClone(error)
+
+    def _send_descriptors(self, message: Message, descriptors: Sequence[int]) -> str | None:
+        """Send a message past the transport, which has nothing left to write then; return what failed."""
+        assert self._transport is not None
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        try:
+            with socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+                socket.send_fds(channel, [encode(message)], descriptors)
+        except OSError as error:
+            return f"no descriptors can be sent: {error.strerror}"
+        return None
+
     def submit(self, job: Job) -> None:
-        """Queue a load or unload: they run before requests, and once the process has come up."""
+        """Queue a load, an unload or a clone: they run before requests, and once the process has come up."""
         if not self.alive:
             job.on_lost(NotStarted("Worker died before this was started."))
             return
@@ -158,7 +223,7 @@ class Worker(asyncio.Protocol):
             self.next_control()
 
     def next_control(self) -> bool:
-        """Start the next load or unload, if one waits."""
+        """Start the next of those, if one waits."""
         if not self.control:
             return False
         self.run(self.control.popleft())
@@ -271,7 +336,7 @@ class Worker(asyncio.Protocol):
             if job is None:
                 _log.error("Worker %d sent %s without a job.", self.number, type(message).__name__)
                 continue
-            if not isinstance(message, StreamStart | Part):
+            if not isinstance(message, StreamStart | Part | CloneReady):
                 # The worker gets its next job before anybody is answered: it need not wait for that.
                 self.job = None
                 self.resume_stream()  # its end came in the same read as the part that asked for a pause
