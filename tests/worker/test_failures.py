@@ -25,7 +25,6 @@ def failure_of(name: str, body: bytes = b"", batch_size: int = 1) -> Failure:
 
 
 MMS = "InternalServerException"
-MEMORY = "OutOfMemoryError"
 
 
 @pytest.mark.parametrize(
@@ -50,19 +49,18 @@ MEMORY = "OutOfMemoryError"
             "out_of_memory_on_predict",
             b"",
             507,
-            MEMORY,
-            "Out of memory while predicting: MemoryError (inference.py:6)",
+            MMS,
+            "Out of resources: MemoryError (inference.py:6)",
         ),
         (
             "handle_raises",
             b"memory",
             507,
-            MEMORY,
-            "Out of memory while predicting: MemoryError (service.py:17)",
+            MMS,
+            "Out of resources: MemoryError (service.py:17)",
         ),
         ("handle_raises", b"bad row", 503, MMS, "Prediction failed: ValueError: bad row (service.py:18)"),
         ("handle_raises", b"422", 422, MMS, "the picture is too small"),
-        ("handle_raises", b"200", 500, MMS, "not an error"),
     ],
 )
 def test_an_exception_is_answered_with_its_class_its_text_and_its_line(
@@ -93,7 +91,7 @@ def test_our_own_errors_keep_status_type_and_text() -> None:
 
 def test_an_allocators_error_is_out_of_memory() -> None:
     error = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    assert (described(error).status, described(error).type) == (507, "OutOfMemoryError")
+    assert (described(error).status, described(error).type) == (507, MMS)
     assert described(RuntimeError("weights"), "load").status == 500
 
 
@@ -101,7 +99,7 @@ def test_an_error_raised_from_a_memory_error_is_out_of_memory() -> None:
     error = RuntimeError("cannot load")
     error.__cause__ = MemoryError()
     assert described(error, "load") == Failure(
-        507, "OutOfMemoryError", "Out of memory while loading the model: RuntimeError: cannot load"
+        507, MMS, "Failed to start workers: out of memory: RuntimeError: cannot load"
     )
 
 

@@ -69,8 +69,8 @@ def test_a_framework_that_the_image_lacks_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(formats.FRAMEWORKS, formats.XGBOOST, ("XGBoost", "no_such_framework"))
     (tmp_path / "model.ubj").write_text("{")
     assert why_not(load_message(tmp_path)) == (
-        "The model's files are XGBoost's, and this image has no no_such_framework: build the image with "
-        "xgboost in its FRAMEWORKS (docker build --build-arg FRAMEWORKS=…,xgboost)."
+        "Failed to start workers: The model's files are XGBoost's, and this image has no no_such_framework: "
+        "build the image with xgboost in its FRAMEWORKS (docker build --build-arg FRAMEWORKS=…,xgboost)."
     )
 
 
@@ -379,35 +379,36 @@ def test_a_model_that_was_changed_on_disk_and_loaded_again_runs_the_new_code(tmp
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("exit_on_import", "Failed to load model: the code called exit(3) while loading (inference.py:3)"),
+        ("exit_on_import", "Failed to start workers: the code called exit(3) while loading (inference.py:3)"),
         (
             "syntax_error",
-            "Failed to load model: SyntaxError: '{' was never closed (inference.py:2): return {\"a\": 1",
+            "Failed to start workers: SyntaxError: '{' was never closed (inference.py:2): return {\"a\": 1",
         ),
-        ("raises_on_load", "Failed to load model: ValueError: no weights in this folder (inference.py:2)"),
+        ("raises_on_load", "Failed to start workers: ValueError: no weights in this folder (inference.py:2)"),
         (
             "out_of_memory_on_load",
-            "Out of memory while loading the model: MemoryError: cannot allocate 40 GiB for the weights "
+            "Failed to start workers: out of memory: MemoryError: cannot allocate 40 GiB for the weights "
             "(inference.py:2)",
         ),
         (
             "import_missing_module",
-            "Failed to load model: ModuleNotFoundError: No module named 'a_module_that_nobody_has' "
+            "Failed to start workers: ModuleNotFoundError: No module named 'a_module_that_nobody_has' "
             "(inference.py:1); a_module_that_nobody_has is neither in the model's code nor in this image",
         ),
         (
             "defines_nothing",
-            "inference.py defines none of pre_model_fn, model_fn, model_warmup_fn, input_fn, predict_fn, "
-            "output_fn, transform_fn, no handle(data, context), and no class with handle.",
+            "Failed to start workers: inference.py defines none of pre_model_fn, model_fn, model_warmup_fn, "
+            "input_fn, predict_fn, output_fn, transform_fn, no handle(data, context), and no class with "
+            "handle.",
         ),
         (
             "class_fails_to_initialize",
-            "Failed to load model: OSError: the license server does not answer (service.py:3)",
+            "Failed to start workers: OSError: the license server does not answer (service.py:3)",
         ),
         (
             "two_classes",
-            "handler 'service:predict': service.py has no 'predict', and 2 classes with handle (First, "
-            "Second); name one of them.",
+            "Failed to start workers: handler 'service:predict': service.py has no 'predict', and 2 classes "
+            "with handle (First, Second); name one of them.",
         ),
     ],
 )
@@ -447,7 +448,7 @@ def test_a_handler_string_that_names_nothing_usable_says_so(tmp_path: Path, hand
         text = f"{tmp_path}/code.py cannot be imported as 'code': Python has a module of that name"
         sys.modules.setdefault("code", __import__("code"))
     message = load_message(tmp_path, handler=handler)
-    assert why_not(message).startswith(text)
+    assert why_not(message).startswith(f"Failed to start workers: {text}")
 
 
 def test_a_failed_load_can_be_repeated_at_once(tmp_path: Path) -> None:

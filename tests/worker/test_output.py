@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmekit.lines import MAX_LINE, PIPE_BUF, Line, LineParser, pieces, tag
+from mmekit.worker.messages import Call
+from mmekit.worker.metrics import Dimension, Metric
 from mmekit.worker.output import Streams, install
 
 CUT = f" … [line cut after {MAX_LINE} bytes]"
 
 
+#: Model, stream and text of a line.
+Plain = tuple[str | None, str | None, str]
+
+
+def plain(lines: list[Line]) -> list[Plain]:
+    return [line[:3] for line in lines]
+
+
 @contextmanager
-def piped() -> Iterator[tuple[Streams, list[Line]]]:
+def piped() -> Iterator[tuple[Streams, list[Plain]]]:
     """Yield streams into a pipe, and the lines that came out of it, complete after the block."""
+    with piped_lines() as (streams, lines):
+        read: list[Plain] = []
+        yield streams, read
+    read += plain(lines)
+
+
+@contextmanager
+def piped_lines() -> Iterator[tuple[Streams, list[Line]]]:
+    """The same, with the target model and the request of each line."""
     read_end, write_end = os.pipe()
     lines: list[Line] = []
 
@@ -58,7 +79,7 @@ def test_a_line_goes_out_at_its_end_not_before() -> None:
     with pytest.raises(BlockingIOError):
         os.read(read_end, 100)
     streams.out.write(" whole\n")
-    assert LineParser().feed(os.read(read_end, 100)) == [("", "stdout", "half whole")]
+    assert plain(LineParser().feed(os.read(read_end, 100))) == [("", "stdout", "half whole")]
     os.close(read_end)
     os.close(write_end)
 
@@ -100,9 +121,77 @@ def test_any_name_of_a_model_fits_in_a_tag(model: str) -> None:
     assert lines == [(model[:1024], "stdout", "text")]
 
 
+def call(request_id: str, *headers: tuple[bytes, bytes]) -> Call:
+    return Call(request_id, list(headers), 0)
+
+
+def test_lines_carry_the_request_and_the_target_model_it_names() -> None:
+    target = (b"X-Amzn-SageMaker-Target-Model", b"sent.tar.gz")
+    with piped_lines() as (streams, lines):
+        streams.model, streams.targets["a"] = "a", "loaded.tar.gz"
+        print("at the load", file=streams.out)
+        streams.calls = [call("1")]
+        print("in a call", file=streams.out)
+        streams.calls = [call("2", target)]
+        print("with a target", file=streams.err)
+        streams.calls = ()
+        print("after it", file=streams.err)
+    assert [(line.request_id, line.target, line.text) for line in lines] == [
+        ("", "loaded.tar.gz", "at the load"),
+        ("1", "loaded.tar.gz", "in a call"),
+        ("2", "sent.tar.gz", "with a target"),
+        ("", "loaded.tar.gz", "after it"),
+    ]
+
+
+def test_lines_of_a_batch_carry_the_ids_of_its_requests_and_are_bounded() -> None:
+    with piped_lines() as (streams, lines):
+        streams.calls = [call(str(number)) for number in range(3)]
+        print("three", file=streams.out)
+        streams.calls = [call(f"{number:036d}") for number in range(1000)]
+        print("many", file=streams.out)
+    assert lines[0].request_id == "0,1,2"
+    assert lines[1].request_id.startswith(f"{0:036d},{1:036d},")
+    assert len(lines[1].request_id) < 1300
+
+
+@pytest.mark.parametrize("target", ["a/b c", "\x01\x02\n", "ü" * 5000])
+def test_any_target_model_fits_in_a_tag(target: str) -> None:
+    with piped_lines() as (streams, lines):
+        streams.targets[""] = target
+        print("text", file=streams.out)
+    (line,) = lines
+    assert line.text == "text"
+    assert line.target[:80] == target[:80]
+
+
+def test_what_is_reported_comes_as_json_whatever_it_is() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            return "odd\n\x01"
+
+    metrics = [
+        Metric("Rows", 3, "Count", [Dimension("Level", "Model")], "1"),
+        Metric("Odd\x02", Odd(), None, []),
+        Metric("NaN", float("nan"), "", []),
+        Metric("Half", Fraction(1, 2), "ms", []),
+    ]
+    with piped() as (streams, lines):
+        streams.model = "a"
+        streams.report(metrics)
+    assert {(model, stream) for model, stream, _ in lines} == {("a", "metrics")}
+    assert [json.loads(text) for _, _, text in lines] == [
+        ["Rows", 3, "Count", [["Level", "Model"]], "1"],
+        ["Odd\x02", "odd\n\x01", "unit", [], None],
+        ["NaN", "nan", "", [], None],
+        ["Half", 0.5, "Milliseconds", [], None],
+    ]
+
+
 def test_every_write_is_atomic_on_a_pipe() -> None:
-    for name in ("a", "n" * 5000):
-        assert all(len(piece) <= PIPE_BUF for piece in pieces(tag(name, "stderr"), b"x" * MAX_LINE))
+    ids = [f"{number:036d}" for number in range(1000)]
+    for tags in (tag("a", "stderr"), tag("n" * 5000, "stderr", "ü" * 5000, ids)):
+        assert all(len(piece) <= PIPE_BUF for piece in pieces(tags, b"x" * MAX_LINE))
 
 
 def test_a_progress_bar_shows_its_last_state() -> None:
@@ -148,7 +237,7 @@ def test_lines_are_the_same_however_the_bytes_are_cut(size: int) -> None:
     data = b"".join([*pieces(tags, b"x" * 5000), b"native\n", *pieces(tags, b"end"), b"rest"])
     parser = LineParser()
     lines = [line for start in range(0, len(data), size) for line in parser.feed(data[start : start + size])]
-    assert [*lines, *parser.close()] == [
+    assert plain([*lines, *parser.close()]) == [
         ("a", "stdout", "x" * 5000),
         (None, None, "native"),
         ("a", "stdout", "end"),
@@ -172,7 +261,7 @@ def test_installing_replaces_both_streams(monkeypatch: pytest.MonkeyPatch) -> No
     streams = install(write_end, write_end)
     streams.model = "a"
     print("printed")
-    assert LineParser().feed(os.read(read_end, 100)) == [("a", "stdout", "printed")]
+    assert plain(LineParser().feed(os.read(read_end, 100))) == [("a", "stdout", "printed")]
     os.close(read_end)
     os.close(write_end)
 

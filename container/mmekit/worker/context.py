@@ -7,14 +7,16 @@ something is asked of them: a request that nobody asks about costs about a micro
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mmekit
 from mmekit.errors import PredictionFailed
 from mmekit.worker.messages import Headers
-from mmekit.worker.metrics import MetricsStore
+from mmekit.worker.metrics import MetricsStore, reported
 
 #: RFC 9110, 5.6.2: what a header's name may consist of.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -22,46 +24,57 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-class HeaderMap(Mapping[str, str]):
-    """Headers of a request; names match in any case, the last one of a name counts, as in MMS."""
+class HeaderMap(dict[str, Any]):
+    """Headers of a request under the names that the client wrote; the last one of a name counts.
 
-    __slots__ = ("_values",)
+    A dict, as in MMS, so that it can be copied and written as JSON; but ``[]``, ``get`` and ``in``
+    find a name in any case. For MMS handlers it has an entry for each part of the body as well,
+    ``name → {"content-type": type}``; a header of that name comes first.
+    """
 
-    def __init__(self, headers: Headers) -> None:
-        self._values = {
-            name.decode("latin-1").lower(): (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in headers
-        }
+    def __init__(self, headers: Headers, part_types: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._names: dict[str, str] = {}
+        for raw_name, value in headers:
+            name = raw_name.decode("latin-1")
+            self[self._names.setdefault(name.lower(), name)] = value.decode("latin-1")
+        for name, content_type in (part_types or {}).items():
+            if name.lower() not in self._names:
+                self._names[name.lower()] = name
+                self[name] = {"content-type": content_type}
 
-    def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()][1]
+    def __missing__(self, name: str) -> Any:
+        known = self._names.get(name.lower(), name)
+        if known == name:
+            raise KeyError(name)
+        return self[known]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._values
+        return super().__contains__(name) or (isinstance(name, str) and name.lower() in self._names)
 
-    def __iter__(self) -> Iterator[str]:
-        """Yield names as the client wrote them."""
-        return (name for name, _ in self._values.values())
-
-    def __len__(self) -> int:
-        return len(self._values)
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(self._names.get(name.lower(), name), default)
 
 
 class Request:
     """One request as handlers see it; ``body`` is not copied."""
 
-    __slots__ = ("_headers", "_map", "body", "request_id")
+    __slots__ = ("_headers", "_map", "body", "query", "request_id")
 
-    def __init__(self, headers: Headers, body: bytes | bytearray | memoryview, request_id: str = "") -> None:
+    def __init__(
+        self, headers: Headers, body: bytes | bytearray | memoryview, request_id: str = "", query: str = ""
+    ) -> None:
         self._headers = headers
         self._map: HeaderMap | None = None
         self.body = body
         self.request_id = request_id
+        #: The raw query string where it is an input, "" elsewhere.
+        self.query = query
 
     @property
     def headers(self) -> HeaderMap:
         if self._map is None:
-            self._map = HeaderMap(self._headers)
+            self._map = HeaderMap(self._headers_with_length())
         return self._map
 
     @property
@@ -76,6 +89,17 @@ class Request:
     def custom_attributes(self) -> str | None:
         return self._header(b"x-amzn-sagemaker-custom-attributes")
 
+    def headers_and_parts(self, part_types: Mapping[str, str]) -> HeaderMap:
+        """Return headers and the content types of the body's parts, as MMS handlers get them."""
+        return HeaderMap(self._headers_with_length(), part_types)
+
+    def _headers_with_length(self) -> Headers:
+        """Return the headers as if the body had come in one piece: MMS puts chunks together likewise."""
+        if any(name.lower() == b"content-length" for name, _ in self._headers):
+            return self._headers
+        headers = [field for field in self._headers if field[0].lower() != b"transfer-encoding"]
+        return [*headers, (b"content-length", b"%d" % len(self.body))]
+
     def _header(self, name: bytes) -> str | None:
         """Find one header without decoding the others."""
         length = len(name)
@@ -89,24 +113,41 @@ class Request:
 class RequestProcessor:
     """One request of a batch and its answer's status and headers (MMS: mms/context.py)."""
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, request_header: Mapping[str, Any]) -> None:
+        self._request_header: Mapping[str, Any] | None = request_header
+        self._request: Request | None = None
+        self._part_types: Mapping[str, str] = {}
         self._status = 200
         self._reason = ""
         self._headers: dict[str, str] = {}
 
-    def get_request_property(self, key: str) -> str | None:
-        return self._request.headers.get(key)
+    @classmethod
+    def of(cls, request: Request, part_types: Mapping[str, str]) -> RequestProcessor:
+        """Return the processor of a request; its headers are looked at when somebody asks."""
+        processor = cls({})
+        processor._request_header, processor._request = None, request
+        processor._part_types = part_types
+        return processor
 
-    def get_request_properties(self) -> HeaderMap:
-        return self._request.headers
+    def get_request_property(self, key: str) -> Any:
+        return self.get_request_properties().get(key)
+
+    def get_request_properties(self) -> Mapping[str, Any]:
+        if self._request_header is None:
+            assert self._request is not None
+            self._request_header = self._request.headers_and_parts(self._part_types)
+        return self._request_header
 
     # What people pass may be anything, whatever MMS documents.
     def report_status(self, code: object, reason_phrase: object = None) -> None:
-        """Set the answer's status. Raises ``PredictionFailed`` for what no answer can have."""
-        if isinstance(code, bool) or not isinstance(code, int) or not 200 <= code <= 599:
+        """Set the answer's status, None meaning 200.
+
+        Raises ``PredictionFailed`` for what no answer can have.
+        """
+        number = 200 if code is None else _whole_number(code)
+        if number is None or not 200 <= number <= 599:
             raise PredictionFailed(f"The handler set the status {code!r}; expected a number from 200 to 599.")
-        self._status = int(code)
+        self._status = number
         # As sagemaker-inference does: a phrase is often an exception's text.
         self._reason = (
             " ".join(str(reason_phrase or "").split()).encode("latin-1", "replace").decode("latin-1")
@@ -141,6 +182,14 @@ class RequestProcessor:
         return self._headers.get(key)
 
 
+def _whole_number(value: object) -> int | None:
+    """Return an int, a member of ``http.HTTPStatus`` or a numpy integer as an int."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # anything
+    except TypeError:
+        return None
+
+
 class Context:
     """A model, and the requests of one call to it; the names are those of MMS's Context.
 
@@ -168,6 +217,8 @@ class Context:
             "server_version": mms_version,
         }
         self._requests: Sequence[Request] = ()
+        self._part_types: Sequence[Mapping[str, str]] = ()
+        self._request_ids: dict[int, str] | None = None
         self._processors: list[RequestProcessor] | None = None
         self._metrics: MetricsStore | None = None
 
@@ -178,9 +229,14 @@ class Context:
         context.begin(requests)
         return context
 
-    def begin(self, requests: Sequence[Request]) -> None:
-        """Start a call: MMS keeps one context a model and replaces what belongs to the batch."""
+    def begin(self, requests: Sequence[Request], part_types: Sequence[Mapping[str, str]] = ()) -> None:
+        """Start a call: MMS keeps one context a model and replaces what belongs to the batch.
+
+        ``part_types`` has for each request the content types of its inputs by name.
+        """
         self._requests = requests
+        self._part_types = part_types or [{}] * len(requests)
+        self._request_ids = None
         self._processors = None
         self._metrics = None
 
@@ -200,7 +256,10 @@ class Context:
     @property
     def request_processor(self) -> list[RequestProcessor] | None:
         if self._processors is None and self._requests:
-            self._processors = [RequestProcessor(request) for request in self._requests]
+            self._processors = [
+                RequestProcessor.of(request, types)
+                for request, types in zip(self._requests, self._part_types, strict=True)
+            ]
         return self._processors
 
     @request_processor.setter
@@ -209,29 +268,37 @@ class Context:
 
     @property
     def request_ids(self) -> dict[int, str]:
-        return {index: request.request_id for index, request in enumerate(self._requests)}
+        if self._request_ids is None:
+            self._request_ids = {index: request.request_id for index, request in enumerate(self._requests)}
+        return self._request_ids
+
+    @request_ids.setter
+    def request_ids(self, ids: dict[int, str] | None) -> None:
+        self._request_ids = ids
 
     def get_request_id(self, idx: int = 0) -> str | None:
         return self.request_ids.get(idx)
 
-    def get_request_header(self, idx: int, key: str) -> str | None:
+    def get_request_header(self, idx: int, key: str) -> Any:
         processors = self.request_processor
         return processors[idx].get_request_property(key) if processors else None
 
-    def get_all_request_header(self, idx: int) -> Mapping[str, str]:
+    def get_all_request_header(self, idx: int) -> Mapping[str, Any]:
         processors = self.request_processor
         return processors[idx].get_request_properties() if processors else {}
 
     @property
     def metrics(self) -> MetricsStore:
         """Numbers that the handler reports in this call."""
-        if self._metrics is None:
-            self._metrics = MetricsStore(self.request_ids, self.model_name)
-        return self._metrics
+        store = self._metrics
+        if store is None:
+            self.metrics = store = MetricsStore(self.request_ids, self.model_name)
+        return store
 
     @metrics.setter
     def metrics(self, store: MetricsStore) -> None:
         self._metrics = store
+        reported.append(store)
 
     # --- the answers
 
@@ -266,3 +333,12 @@ class Context:
         return isinstance(other, Context) and self.__dict__ == other.__dict__
 
     __hash__ = None  # type: ignore[assignment]  # as in MMS: equality without a hash
+
+
+def context_class() -> type[Context]:
+    """Return ``Context``; where a real MMS has been imported, as a subclass of its class too.
+
+    So ``isinstance(context, mms.context.Context)`` holds in handlers, whichever they import.
+    """
+    theirs = getattr(sys.modules.get("mms.context"), "Context", Context)
+    return Context if issubclass(Context, theirs) else type("Context", (Context, theirs), {})

@@ -27,7 +27,8 @@ MAX_TRACEBACK = 64 * 1024
 
 #: MMS gives all failures of model code this type, whatever the status (MMS: HttpRequestHandler.java).
 _TYPE = MmekitError.type
-_PREFIX = {"load": "Failed to load model: ", "invoke": "Prediction failed: "}
+_PREFIX = {"load": "Failed to start workers: ", "invoke": "Prediction failed: "}
+_NO_MEMORY = {"load": "Failed to start workers: out of memory: ", "invoke": "Out of resources: "}
 #: Code in which no place is named: ours, and the import system's.
 _NO_PLACE = ("<frozen", mmekit.__path__[0], mmekit_handlers.__path__[0], os.path.dirname(importlib.__file__))
 
@@ -51,18 +52,29 @@ def failure_of(error: BaseException, code_dirs: Sequence[str], phase: Phase) -> 
     if isinstance(error, HandlerRaised) and error.__cause__ is not None:
         status, error = error.status, error.__cause__
     if isinstance(error, MmekitError):
-        return Failure(error.status, error.type, _bounded(error.message))
+        if error.status == OutOfResources.status:
+            return Failure(error.status, _TYPE, _bounded(_NO_MEMORY[phase] + error.message))
+        prefix = _PREFIX["load"] if phase == "load" and error.status >= 500 else ""
+        return Failure(error.status, error.type, _bounded(prefix + error.message))
     if _is_out_of_memory(error):
-        doing = "loading the model" if phase == "load" else "predicting"
-        text = f"Out of memory while {doing}: {_described(error, code_dirs)}"
-        return Failure(OutOfResources.status, OutOfResources.type, _bounded(text))
+        return Failure(
+            OutOfResources.status, _TYPE, _bounded(f"{_NO_MEMORY[phase]}{_described(error, code_dirs)}")
+        )
     if isinstance(error, SystemExit):
         doing = "loading" if phase == "load" else "predicting"
         text = f"{_PREFIX[phase]}the code called {_exit(error)} while {doing}{_place(error, code_dirs)}"
         return Failure(status, _TYPE, _bounded(text))
-    if (own := _own_status(error)) is not None and phase == "invoke":
-        return Failure(own, _TYPE, _bounded(_text(getattr(error, "message", None) or error)))
+    if (told := _own_status(error)) is not None and phase == "invoke":
+        message = getattr(error, "message", None)
+        return Failure(told, _TYPE, _bounded(_text(error if message is None else message)))
     return Failure(status, _TYPE, _bounded(f"{_PREFIX[phase]}{_described(error, code_dirs)}"))
+
+
+def is_success(error: BaseException) -> bool:
+    """Whether it is a ``PredictionException`` with the code 200, which MMS answers as a success."""
+    if isinstance(error, HandlerRaised) and error.__cause__ is not None:
+        error = error.__cause__
+    return _is_prediction_exception(error) and _own_status(error) == 200
 
 
 def log_failure(error: BaseException, model: str, failure: Failure) -> None:
@@ -126,11 +138,17 @@ def _exit(error: SystemExit) -> str:
 
 def _own_status(error: BaseException) -> int | None:
     """Return the status that an exception brings: MMS's PredictionException, sagemaker-inference's errors."""
+    lowest = 200 if _is_prediction_exception(error) else 400
     for name in ("error_code", "status_code"):
         code = getattr(error, name, None)
         if isinstance(code, int) and not isinstance(code, bool):
-            return code if 400 <= code <= 599 else 500
+            return code if lowest <= code <= 599 else 500
     return None
+
+
+def _is_prediction_exception(error: BaseException) -> bool:
+    """Whether it is MMS's, from this package or an installed one, or derived from it."""
+    return any(kind.__name__ == "PredictionException" for kind in type(error).__mro__)
 
 
 def _place(error: BaseException, code_dirs: Sequence[str]) -> str:
@@ -156,6 +174,8 @@ def _below(file: str, code_dirs: Sequence[str]) -> str | None:
 
 
 def _bounded(text: str) -> str:
+    """Return a text that can be sent: lone surrogates escaped, and not too long."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     if len(text) <= MAX_MESSAGE:
         return text
     return f"{text[: MAX_MESSAGE - 40]}… ({len(text)} characters, see the log)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 
 from mmekit import artifact, formats
 from mmekit.errors import ModelLoadError
-from mmekit.worker.context import Context, Request
+from mmekit.worker.context import Context, Request, context_class
 from mmekit.worker.messages import Load
 from mmekit.worker.modules import ModelCode
 from mmekit.worker.service import Service
@@ -46,6 +47,8 @@ class LoadedModel:
         self.batches = batches
         #: The user's own code, for ``failures``.
         self.code_dirs = list(code_dirs)
+        #: Longest body of an answer; None is no limit.
+        self.max_response_bytes: int | None = None
 
     def __call__(self, requests: Sequence[Request], alone: bool = False) -> list[Result]:
         """Answer requests, in order; an exception stands in its request's place.
@@ -78,12 +81,18 @@ def load(message: Load, environ: Mapping[str, str]) -> LoadedModel:
     if message.gpu_id is not None:
         # Framework handlers get their settings from the environment alone.
         environ = {**environ, "MMEKIT_GPU_ID": str(message.gpu_id)}
+    model = _load(message, environ)
+    model.max_response_bytes = message.max_response_bytes
+    return model
+
+
+def _load(message: Load, environ: Mapping[str, str]) -> LoadedModel:
     if built_in := _built_in_of(message):
         return _load_handler_class(_built_in(built_in), message, environ, None)
     if message.handler:
         plan = _plan_handler(message.handler, message.code_dirs)
     elif message.program:
-        plan = _plan_program(message.program, message.code_dirs)
+        plan = _plan_service(message) or _plan_program(message.program, message.code_dirs)
     else:
         raise ModelLoadError(f"The load of {message.model} names no handler, program or runtime.")
     try:
@@ -137,6 +146,39 @@ def _plan_handler(handler: str, code_dirs: Sequence[str]) -> _Plan:
     if is_shared and artifact.find_handler_file(handler, code_dirs) is None:
         return _Plan(handler, module, None, attribute)
     return _Plan(handler, module, ModelCode(code_dirs, {module.partition(".")[0]}), attribute)
+
+
+def _plan_service(message: Load) -> _Plan | None:
+    """Return how to load the image's handler when it is a handler service, which finds the program itself.
+
+    That is a class in the manner of MMS, as sagemaker-inference's are, or a function of a module that is
+    built on sagemaker-inference. None when there is no such: a ``Handler`` stands under the program, and
+    a function serves models that bring none.
+    """
+    if message.runtime is None or message.runtime in formats.FRAMEWORKS:
+        return None
+    plan = _plan_handler(message.runtime, message.code_dirs)
+    if plan.code is None:
+        return None
+    try:
+        module = _import(plan, message)
+        entry = _entry_point(module, plan)
+    except BaseException:
+        plan.code.close()
+        raise
+    if not issubclass(entry, Handler) if isinstance(entry, type) else _uses_toolkit(module):
+        return plan
+    plan.code.close()
+    return None
+
+
+def _uses_toolkit(module: ModuleType) -> bool:
+    """Whether a module has classes of sagemaker-inference, or objects of such or of derived classes."""
+    for value in vars(module).values():
+        kind = value if isinstance(value, type) else type(value)
+        if any(base.__module__.partition(".")[0] == "sagemaker_inference" for base in kind.__mro__):
+            return True
+    return False
 
 
 def _plan_program(program: str, code_dirs: Sequence[str]) -> _Plan:
@@ -221,17 +263,30 @@ def _load_handler_class(
 def _load_service(entry: Any, message: Load, code: ModelCode | None) -> LoadedModel:
     """Load an MMS handler: a function is called once without data, a class is initialized."""
     assert code is not None  # nothing built in is written this way
-    context = _context(message)
     with code:
+        context = _context(message)
         if isinstance(entry, type):
-            instance: Any = entry()
-            if hasattr(instance, "initialize"):
-                instance.initialize(context)
-            entry = instance.handle
+            service = _instance(entry, message)
+            if hasattr(service, "initialize"):
+                service.initialize(context)
+            entry = service.handle
         else:
             entry(None, context)
     batches = message.batch_size > 1
-    return LoadedModel(Service(entry, context, batches), batches, code, message.code_dirs)
+    return LoadedModel(Service(entry, context, batches, message.decode), batches, code, message.code_dirs)
+
+
+def _instance(kind: type, message: Load) -> Any:
+    if _is_legacy(kind):
+        return kind(message.model, message.path, _manifest(message) or {}, message.gpu_id)
+    return kind()
+
+
+def _is_legacy(kind: type) -> bool:
+    """Whether a class derives from ModelService, ours or an installed MMS's: it is made as in MMS 0.4."""
+    return any(
+        base.__name__ == "ModelService" and base.__module__.startswith("mms.") for base in kind.__mro__
+    )
 
 
 def _entry_point(module: ModuleType, plan: _Plan) -> Any:
@@ -241,6 +296,8 @@ def _entry_point(module: ModuleType, plan: _Plan) -> Any:
     entry = getattr(module, attribute, None)
     if entry is None:
         classes = [each for each in vars(module).values() if _is_handler(each, module)]
+        if legacy := sorted(filter(_is_legacy, classes), key=lambda kind: kind.__name__):
+            return legacy[0]
         if len(classes) != 1:
             raise ModelLoadError(_no_entry_point(where, attribute, classes, plan))
         return classes[0]
@@ -279,7 +336,7 @@ def _base_handler(functions: UserFunctions, message: Load, environ: Mapping[str,
         return None
     kind = _handler_type(message.runtime)
     if kind is None:
-        # The image's handler is a function or an MMS class, which cannot stand under a program.
+        # The image's handler is a function, which cannot stand under a program.
         recognised = artifact.inspect(message.path).runtime
         if recognised is None:
             return None
@@ -320,7 +377,8 @@ def _has_module(name: str) -> bool:
 
 
 def _context(message: Load) -> Context:
-    return Context(message.model, message.path, message.manifest, message.batch_size, message.gpu_id)
+    manifest = _manifest(message)
+    return context_class()(message.model, message.path, manifest, message.batch_size, message.gpu_id)
 
 
 def _contexts(message: Load) -> Callable[[Any], Context]:
@@ -331,3 +389,7 @@ def _contexts(message: Load) -> Callable[[Any], Context]:
         return model if request is None else model.for_requests((request,))
 
     return new_context
+
+
+def _manifest(message: Load) -> Any:
+    return None if message.manifest is None else json.loads(message.manifest)

@@ -19,13 +19,16 @@ from typing import NoReturn
 
 from mmekit import process
 from mmekit.errors import PredictionFailed
-from mmekit.worker import failures, loader, output
+from mmekit.worker import failures, forking, loader, mms_modules, output
 from mmekit.worker.context import Request
 from mmekit.worker.messages import (
     Answer,
     Call,
     Cancel,
+    Clone,
+    CloneReady,
     Failure,
+    Forked,
     FrameReader,
     Headers,
     Invoke,
@@ -43,6 +46,7 @@ from mmekit.worker.messages import (
     encode,
     split,
 )
+from mmekit.worker.metrics import MetricsStore, reported
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +60,20 @@ _RECEIVE_BYTES = 65536
 _PART_BYTES = 256 * 1024
 
 #: Headers that the server writes; what a handler sets them to is dropped, as MMS overwrites it.
-_SERVERS_HEADERS = frozenset({"connection", "content-length", "date", "transfer-encoding", "x-request-id"})
+_SERVERS_HEADERS = frozenset(
+    {
+        "cache-control",
+        "connection",
+        "content-length",
+        "date",
+        "expires",
+        "pragma",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-request-id",
+    }
+)
 
 
 class Worker:
@@ -66,6 +83,8 @@ class Worker:
         self.channel = channel
         self.environ = environ
         self.streams = streams
+        #: Whether the time of each call is reported: a metric of MMS's log.
+        self.times_calls = environ.get("MMEKIT_LOG_FORMAT") == "mms"
         self.models: dict[str, loader.LoadedModel] = {}
         self.reader = FrameReader()
 
@@ -78,13 +97,19 @@ class Worker:
 
     def dispatch(self, message: Message, body: bytes | bytearray) -> None:
         if isinstance(message, Invoke):
+            self.streams.model, self.streams.calls = message.model, message.calls
             self.invoke(message, body)
         elif isinstance(message, Load):
             self.load(message)
         elif isinstance(message, Unload):
             self.unload(message)
+        elif isinstance(message, Clone):
+            self.clone(message)
         elif not isinstance(message, Cancel):  # a Cancel that crossed the end of its stream
             raise TypeError(f"the server sent {type(message).__name__}, which is not for workers")
+        if reported:
+            self.report()
+        self.streams.calls = ()
 
     # --- loads -----------------------------------------------------------------------------
 
@@ -95,9 +120,12 @@ class Worker:
         resident = process.status_bytes("VmRSS")
         started = time.monotonic()
         self.streams.model = message.model
+        self.streams.targets[message.model] = message.target_model
         reply: Message
         try:
             self._limit(message.grant_bytes)
+            if message.chdir:
+                os.chdir(message.path)
             model = loader.load(message, self.environ)
         except BaseException as error:  # noqa: BLE001 - people's code: exit() is one of its answers too
             process.limit_data(None)  # the report needs memory too
@@ -113,6 +141,7 @@ class Worker:
             cost = max(0, process.anonymous_bytes() - before)
             reply = Loaded(message.model, cost, peak, load_ms, model.batches)
         if isinstance(reply, LoadFailed):
+            self.streams.targets.pop(message.model)
             _give_back()  # not before: the exception holds what the load had made
         self._limit(message.standing_bytes)
         self.streams.flush()
@@ -132,14 +161,45 @@ class Worker:
             del model
         _give_back()
         self.streams.flush()
+        self.streams.targets.pop(message.model, None)
         self.send(Unloaded(message.model))
+
+    # --- copies ----------------------------------------------------------------------------
+
+    def clone(self, message: Clone) -> None:
+        """Fork a worker that holds the model too; there this returns as well, to a channel of its own."""
+        self.streams.model = message.model
+        refusal = "its worker holds other models" if self.models.keys() - {message.model} else None
+        if refusal := refusal or forking.obstacle():
+            self.send(Forked(0, refusal, unsafe=True))
+            return
+        self.streams.flush()
+        _give_back()
+        gc.freeze()  # else the first full collection of either process copies what they share
+        self.send(CloneReady())
+        data, descriptors, _, _ = socket.recv_fds(self.channel, _RECEIVE_BYTES, 2)
+        if not data:
+            leave(0)
+        if len(descriptors) != 2:
+            self.send(Forked(0, "the server has given it up"))
+            return
+        error, is_clone = forking.fork_worker(os.getppid())
+        if is_clone:
+            forking.reseed()
+            _connect(*descriptors)
+            self.reader = FrameReader()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.send(Started(os.getpid(), process.anonymous_bytes()) if is_clone else Forked(0, error))
 
     # --- calls -----------------------------------------------------------------------------
 
     def invoke(self, message: Invoke, body: bytes | bytearray) -> None:
-        self.streams.model = message.model
         requests = _requests(message.calls, body)
+        started = time.perf_counter()
         results = self._predict(message, requests)
+        if self.times_calls:
+            self._note_time(message, time.perf_counter() - started)
         self.streams.flush()
         if len(results) == 1 and _streams(results[0]):
             self._stream(message, results[0])
@@ -154,6 +214,22 @@ class Worker:
         if fatal:
             _log.error("The device's context is lost; this worker ends and is replaced.")
             leave(1)
+
+    def _note_time(self, message: Invoke, seconds: float) -> None:
+        """Report how long a call took, as MMS does for each (MMS: service.py)."""
+        ids = {index: call.request_id for index, call in enumerate(message.calls)}
+        store = MetricsStore(ids, message.model)
+        store.add_time("PredictionTime", round(seconds * 1000, 2))
+        reported.append(store)
+
+    def report(self) -> None:
+        """Send what was reported to ``context.metrics``, after the answer."""
+        for store in reported:
+            try:
+                self.streams.report(store.store)
+            except Exception:  # noqa: BLE001 - people may report anything, and put in place any store
+                _log.exception("What the handler reported to context.metrics cannot be logged.")
+        reported.clear()
 
     def _predict(self, message: Invoke, requests: list[Request]) -> list[loader.Result]:
         try:
@@ -171,6 +247,7 @@ class Worker:
         if not isinstance(result, BaseException):
             try:
                 body = _whole(result.body)
+                self._check_size(message.model, len(body))
                 return Reply(result.status, _headers(result), len(body), None, result.reason), body, False
             except BaseException as error:  # noqa: BLE001 - a generator is people's code too
                 result = error
@@ -183,14 +260,26 @@ class Worker:
         failures.log_failure(error, message.model, failure)
         return failure
 
+    def _check_size(self, model: str, size: int) -> None:
+        """Raises ``PredictionFailed`` for an answer that is larger than the model's may be."""
+        limit = self.models[model].max_response_bytes
+        if limit is not None and size > limit:
+            raise PredictionFailed(
+                f"The answer has {size} bytes; max_response_size allows {limit} "
+                "(config.properties, or SAGEMAKER_MAX_RESPONSE_SIZE)."
+            )
+
     # --- streamed answers --------------------------------------------------------------------
 
     def _stream(self, message: Invoke, result: loader.Result) -> None:
         assert not isinstance(result, BaseException)
         failure = None
         started = False
+        size = 0
         try:
             for part in _parts(result.body):
+                size += len(part)
+                self._check_size(message.model, size)
                 if not started:
                     self.send(StreamStart(result.status, _headers(result), result.reason))
                     started = True
@@ -230,10 +319,10 @@ class Worker:
 
 def _requests(calls: list[Call], body: bytes | bytearray) -> list[Request]:
     if len(calls) == 1:
-        return [Request(calls[0].headers, body, calls[0].request_id)]
+        return [Request(calls[0].headers, body, calls[0].request_id, calls[0].query)]
     pieces = split(memoryview(body), [call.length for call in calls])
     return [
-        Request(call.headers, bytes(piece), call.request_id)
+        Request(call.headers, bytes(piece), call.request_id, call.query)
         for call, piece in zip(calls, pieces, strict=True)
     ]
 
@@ -273,19 +362,20 @@ def _headers(result: loader.Result) -> Headers:
 
 def become(channel: int, log: int, environ: Mapping[str, str]) -> NoReturn:
     """Turn this fresh process into a worker with these two descriptors; never returns."""
-    os.setsid()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.dup2(channel, CHANNEL)
+    _connect(channel, log)
     process.close_descriptors_except({0, 1, 2, CHANNEL})
     process.prefer_as_oom_victim()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     streams = output.install()
     logging.basicConfig(
-        stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", level=logging.INFO, force=True
+        stream=sys.stderr,
+        format="%(levelname)s %(name)s: %(message)s",
+        level=int(environ.get("MMEKIT_WORKER_LOG_LEVEL", logging.INFO)),
+        force=True,
     )
     _set_threads(environ)
+    mms_modules.install()
     code = 0
     try:
         Worker(socket.socket(fileno=CHANNEL), environ, streams).run()
@@ -295,6 +385,14 @@ def become(channel: int, log: int, environ: Mapping[str, str]) -> NoReturn:
         _log.exception("The worker's loop failed.")
         code = 70  # EX_SOFTWARE of sysexits.h
     leave(code)
+
+
+def _connect(channel: int, log: int) -> None:
+    """Give this process a session of its own and put these two descriptors where a worker has them."""
+    os.setsid()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(channel, CHANNEL)
 
 
 def leave(code: int) -> NoReturn:

@@ -39,11 +39,15 @@ class Failure(msgspec.Struct, array_like=True, gc=False):
 
 
 class Call(msgspec.Struct, array_like=True, gc=False):
-    """One request of an ``Invoke``; its body is the next ``length`` bytes of the body part."""
+    """One request of an ``Invoke``; its body is the next ``length`` bytes of the body part.
+
+    ``query`` is the raw query string where it is an input of the handler.
+    """
 
     request_id: str
     headers: Headers
     length: int
+    query: str = ""
 
 
 class Reply(msgspec.Struct, array_like=True, gc=False):
@@ -67,6 +71,9 @@ class Load(_Message):
     the model's file; they are tried in this order and at least one is set (see ``artifact``).
     ``code_dirs`` go in front of the import path. ``grant_bytes`` is how far the worker's data
     may grow meanwhile (``RLIMIT_DATA``) and ``standing_bytes`` how far afterwards; None sets no limit.
+    ``decode``: an MMS handler gets JSON and text bodies decoded. ``max_response_bytes`` bounds each
+    answer's body. ``chdir``: the worker is this model's alone and works in its folder, as in MMS.
+    ``manifest`` is the text of its JSON, which may hold numbers and texts that msgpack cannot.
     """
 
     model: str
@@ -80,7 +87,10 @@ class Load(_Message):
     grant_bytes: int | None
     standing_bytes: int | None = None
     target_model: str = ""
-    manifest: dict[str, object] | None = None
+    manifest: str | None = None
+    decode: bool = False
+    max_response_bytes: int | None = None
+    chdir: bool = False
 
 
 class Unload(_Message):
@@ -97,6 +107,16 @@ class Invoke(_Message):
 
 class Cancel(_Message):
     """The client of the running call has gone: stop streaming."""
+
+
+class Clone(_Message):
+    """Fork this process into a further worker that holds the same model.
+
+    The worker answers ``CloneReady`` and then expects ``Fork`` as the template does, or ``Cancel``; its
+    ``Forked`` comes at the end, or at once when it refuses.
+    """
+
+    model: str
 
 
 # --- from a worker to the server ---------------------------------------------------------------
@@ -159,6 +179,10 @@ class StreamEnd(_Message):
     failure: Failure | None
 
 
+class CloneReady(_Message):
+    """Nothing is in the way of a ``Clone``: the worker waits for the descriptors."""
+
+
 # --- server and template -------------------------------------------------------------------------
 
 
@@ -172,7 +196,10 @@ class TemplateReady(_Message):
 
 
 class Fork(_Message):
-    """Fork a worker; the frame carries two descriptors: its channel and its log pipe."""
+    """Fork a worker; the frame carries two descriptors: its channel and its log pipe.
+
+    Sent to the template, and to a worker that is ready for a ``Clone``.
+    """
 
     number: int
 
@@ -180,7 +207,7 @@ class Fork(_Message):
 class Forked(_Message):
     """``error`` is set when the kernel refused (too many processes, no memory).
 
-    ``unsafe``: the template refused, because it has threads; it will not get rid of them.
+    ``unsafe``: the process refused, because a fork of it would not work; that will not change.
     """
 
     number: int
@@ -204,6 +231,8 @@ Message: TypeAlias = (
     | TemplateReady
     | Fork
     | Forked
+    | Clone
+    | CloneReady
 )
 
 _encoder = msgspec.msgpack.Encoder()

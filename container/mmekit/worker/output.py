@@ -1,4 +1,6 @@
-"""What people's code prints in a worker: ``sys.stdout`` and ``sys.stderr`` that tag lines with their model.
+"""What people's code prints in a worker: ``sys.stdout`` and ``sys.stderr`` that tag lines with their origin.
+
+The origin is the model, its target model and the request; it is put together when something is printed.
 
 Each line goes out whole, as soon as it is complete, so that a crash right after loses nothing and
 nothing is mixed in. ``mmekit.lines`` has the form and the parser.
@@ -7,15 +9,22 @@ nothing is mixed in. ``mmekit.lines`` has the form and the parser.
 from __future__ import annotations
 
 import io
+import json
+import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mmekit.lines import MAX_LINE, pieces, tag
+from mmekit.lines import MAX_LINE, METRICS, pieces, tag
+from mmekit.worker.messages import Call
+from mmekit.worker.metrics import Metric
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+_TARGET_MODEL = b"x-amzn-sagemaker-target-model"
 
 
 class Streams:
@@ -24,13 +33,40 @@ class Streams:
     def __init__(self, descriptor_out: int, descriptor_err: int) -> None:
         #: The model whose code runs; set by the worker's loop before each message. "" for the worker's own.
         self.model = ""
-        self.out = TaggedText(TaggedLines(self, "stdout", descriptor_out))
-        self.err = TaggedText(TaggedLines(self, "stderr", descriptor_err))
+        #: The requests of the call that runs; set and taken back by the worker's loop.
+        self.calls: Sequence[Call] = ()
+        #: By model, the target model that it was loaded for.
+        self.targets: dict[str, str] = {}
+        self.out = TaggedText(TaggedLines(self, "stdout", descriptor_out), "<stdout>")
+        self.err = TaggedText(TaggedLines(self, "stderr", descriptor_err), "<stderr>")
 
     def flush(self) -> None:
         """Send lines that have no end yet; called when a model's code has returned."""
         self.out.buffer.finish()
         self.err.buffer.finish()
+
+    def report(self, metrics: Iterable[Metric]) -> None:
+        """Send what a handler reported, a line a metric."""
+        for metric in metrics:
+            fields = [
+                str(metric.name),
+                _number(metric.value),
+                str(metric.unit),
+                [(str(dimension.name), str(dimension.value)) for dimension in metric.dimensions],
+                metric.request_id,
+            ]
+            self.err.buffer.send(METRICS, json.dumps(fields).encode())
+
+    def tags(self, stream: str) -> tuple[bytes, bytes]:
+        """Return the tags of what is printed now."""
+        return tag(self.model, stream, self._target(), [call.request_id for call in self.calls])
+
+    def _target(self) -> str:
+        for call in self.calls[:1]:
+            for name, value in call.headers:
+                if name.lower() == _TARGET_MODEL:
+                    return value.decode("latin-1")
+        return self.targets.get(self.model, "")
 
 
 class TaggedLines(io.RawIOBase):
@@ -41,6 +77,7 @@ class TaggedLines(io.RawIOBase):
         self._name = name
         self._descriptor = descriptor
         self._model: str | None = None
+        self._calls: Sequence[Call] = ()
         self._tags = (b"", b"")
         self._partial = bytearray()
 
@@ -83,13 +120,19 @@ class TaggedLines(io.RawIOBase):
             del self._partial[MAX_LINE + 1 :]
 
     def _send(self, lines: Iterable[bytes]) -> None:
-        if self._model != self._streams.model:
-            self._model = self._streams.model
-            self._tags = tag(self._model, self._name)
+        streams = self._streams
+        if self._model != streams.model or self._calls is not streams.calls:
+            self._model, self._calls = streams.model, streams.calls
+            self._tags = streams.tags(self._name)
         for line in lines:
             shown = line.rstrip(b"\r").rpartition(b"\r")[2]  # as a terminal would show it
             for piece in pieces(self._tags, shown[: MAX_LINE + 1]):
                 self._write_whole(piece)
+
+    def send(self, stream: str, line: bytes) -> None:
+        """Send a line of another stream."""
+        for piece in pieces(self._streams.tags(stream), line[: MAX_LINE + 1]):
+            self._write_whole(piece)
 
     def _write_whole(self, piece: bytes) -> None:
         try:
@@ -106,9 +149,11 @@ class TaggedText(io.TextIOBase):
     encoding = "utf-8"
     errors = "backslashreplace"
     mode = "w"
+    line_buffering = True
 
-    def __init__(self, lines: TaggedLines) -> None:
+    def __init__(self, lines: TaggedLines, name: str) -> None:
         self.buffer = lines
+        self.name = name
 
     def write(self, text: str, /) -> int:
         self.buffer.write(text.encode("utf-8", "backslashreplace"))
@@ -136,3 +181,14 @@ def install(descriptor_out: int = 1, descriptor_err: int = 2) -> Streams:
     sys.stdout = sys.__stdout__ = streams.out  # type: ignore[assignment, misc]  # a text stream all the same
     sys.stderr = sys.__stderr__ = streams.err  # type: ignore[assignment, misc]
     return streams
+
+
+def _number(value: object) -> float | str:
+    """Return a value as JSON can have it; what people report may be any object, an array's item for one."""
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    try:
+        number = float(value)  # type: ignore[arg-type]  # raises for what is none
+        return number if math.isfinite(number) and not isinstance(value, str) else str(value)
+    except Exception:  # noqa: BLE001 - people's classes
+        return str(value)

@@ -15,7 +15,6 @@ import gc
 import importlib
 import logging
 import os
-import random
 import signal
 import socket
 import sys
@@ -23,6 +22,7 @@ import time
 from collections.abc import Mapping
 
 from mmekit import process
+from mmekit.worker import forking, mms_modules
 from mmekit.worker import main as worker_main
 from mmekit.worker.messages import Fork, Forked, FrameReader, Message, TemplateReady, encode
 
@@ -60,51 +60,15 @@ def serve_forks(control: socket.socket, environ: Mapping[str, str]) -> None:
             channel, log = descriptors
             tasks = process.task_count()
             if tasks == 1:
-                error, is_worker = _fork_worker(server_pid)
+                error, is_worker = forking.fork_worker(server_pid)
             else:
                 error, is_worker = f"the template has {tasks} threads", False
             if is_worker:
-                _reseed()
+                forking.reseed()
                 worker_main.become(channel, log, environ)
             for descriptor in descriptors:
                 os.close(descriptor)
             _send(control, Forked(message.number, error, unsafe=tasks != 1))
-
-
-def _fork_worker(server_pid: int) -> tuple[str | None, bool]:
-    """Fork twice, so that the worker becomes the server's child and survives this process.
-
-    Returns (why the kernel refused or None, whether this is the worker).
-    """
-    try:
-        middle = os.fork()
-    except OSError as error:
-        return f"fork: {error.strerror}", False
-    if middle:
-        _, status = os.waitpid(middle, 0)
-        code = os.waitstatus_to_exitcode(status)
-        return (None if code == 0 else f"fork: {os.strerror(abs(code))}"), False
-    middle = os.getpid()
-    try:
-        if os.fork():
-            os._exit(0)
-    except OSError as error:
-        os._exit(error.errno or 1)
-    while os.getppid() == middle:  # a few µs: the middle process is about to exit
-        time.sleep(0.0001)
-    process.die_with_parent(signal.SIGKILL)
-    if os.getppid() != server_pid:
-        os._exit(0)
-    return None, True
-
-
-def _reseed() -> None:
-    """Workers must not all draw the random numbers that the template would have drawn."""
-    random.seed()
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()
-    if torch := sys.modules.get("torch"):
-        torch.manual_seed(int.from_bytes(os.urandom(8), "little") >> 1)
 
 
 def _send(control: socket.socket, message: Message) -> None:
@@ -119,6 +83,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s")
     control = socket.socket(fileno=int(argv[0]))
     started = time.monotonic()
+    mms_modules.install()
     preload(argv[1:])
     imports_ms = (time.monotonic() - started) * 1000
     process.trim_heap()
