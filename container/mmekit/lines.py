@@ -1,11 +1,13 @@
-r"""The form in which a worker's output reaches the server: lines that carry their model and stream.
+r"""The form in which a worker's output reaches the server: lines that carry whose they are.
 
-A tagged line is ``\x01 model \x02 stream \x02 text \n``, written at once and at most ``PIPE_BUF`` long,
-so that processes sharing the pipe do not mix within a line (pipe(7)). What C code writes has no tag.
+A tagged line is ``\x01 model \x02 target \x02 request \x02 stream \x02 text \n``, written at once and at
+most ``PIPE_BUF`` long, so that processes sharing the pipe do not mix within a line (pipe(7)). What C
+code writes has no tag.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -14,29 +16,49 @@ PIPE_BUF = 4096
 #: Longer lines are cut, in bytes.
 MAX_LINE = 8192
 
+#: The stream of what handlers report to ``context.metrics``, a JSON text a metric.
+METRICS = "metrics"
+
 _START = b"\x01"
 _SEPARATOR = b"\x02"
 #: After the stream's name: the line goes on in the next one.
 _CONTINUED = b"+"
 _CUT = f" … [line cut after {MAX_LINE} bytes]"
-#: A longer name is cut in the tag: it takes its share of PIPE_BUF.
+# Longer ones are cut in the tag: they take their share of PIPE_BUF.
 _MAX_NAME = 1024
+_MAX_TARGET = 512
+_MAX_REQUESTS = 32
 
 
 class Line(NamedTuple):
-    """One line of output; model and stream are None for what was written past Python."""
+    """One line of output; model and stream are None for what was written past Python.
+
+    ``request_id`` has the ids of all requests of a batch, with commas.
+    """
 
     model: str | None
     stream: str | None
     text: str
+    target: str = ""
+    request_id: str = ""
 
 
-def tag(model: str, stream: str) -> tuple[bytes, bytes]:
+def tag(model: str, stream: str, target: str = "", request_ids: Sequence[str] = ()) -> tuple[bytes, bytes]:
     """Return what goes before the text of a line, and before a piece of it that goes on in the next."""
-    # Names are opaque strings, so they may hold the very bytes that divide the fields.
-    name = quote(model, errors="surrogatepass").encode()[:_MAX_NAME]
-    start = _START + name + _SEPARATOR + stream.encode()
+    more = ["…"] if len(request_ids) > _MAX_REQUESTS else []
+    fields = [
+        _quoted(model, _MAX_NAME),
+        _quoted(target, _MAX_TARGET),
+        _quoted(",".join([*request_ids[:_MAX_REQUESTS], *more]), 40 * _MAX_REQUESTS),
+        stream.encode(),
+    ]
+    start = _START + _SEPARATOR.join(fields)
     return start + _SEPARATOR, start + _CONTINUED + _SEPARATOR
+
+
+def _quoted(text: str, size: int) -> bytes:
+    # Names are opaque strings, so they may hold the very bytes that divide the fields.
+    return quote(text, "/,", errors="surrogatepass").encode()[:size]
 
 
 def pieces(tags: tuple[bytes, bytes], line: bytes) -> list[bytes]:
@@ -57,8 +79,8 @@ class LineParser:
         self._rest = b""
         #: The untagged line that is being read is over its limit and already given out.
         self._skipping = False
-        #: Pieces of lines that go on, by model and stream.
-        self._begun: dict[tuple[bytes, bytes], bytes] = {}
+        #: Pieces of lines that go on, by the fields of their tag.
+        self._begun: dict[tuple[bytes, ...], bytes] = {}
 
     def feed(self, data: bytes) -> list[Line]:
         """Take bytes as they came; return the lines that they complete, in order."""
@@ -81,22 +103,28 @@ class LineParser:
         """Return what a worker left without an end of line when it ended."""
         rest, self._rest = self._rest, b""
         lines = [line] if rest and (line := self._line(rest)) else []
-        for (model, stream), text in self._begun.items():
-            lines.append(Line(_name(model), stream.decode("utf-8", "replace"), _text(text)))
+        lines += [_tagged(tags, text) for tags, text in self._begun.items()]
         self._begun.clear()
         return lines
 
     def _line(self, raw: bytes) -> Line | None:
-        fields = raw[1:].split(_SEPARATOR, 2) if raw.startswith(_START) else []
-        if len(fields) != 3:
+        fields = raw[1:].split(_SEPARATOR, 4) if raw.startswith(_START) else []
+        if len(fields) != 5:
             return Line(None, None, _text(raw))
-        model, stream, text = fields
-        key = (model, stream.removesuffix(_CONTINUED))
+        *tags, stream, text = fields
+        key = (*tags, stream.removesuffix(_CONTINUED))
         text = self._begun.pop(key, b"") + text
         if stream.endswith(_CONTINUED):
             self._begun[key] = text[: MAX_LINE + 1]
             return None
-        return Line(_name(model), stream.decode("utf-8", "replace"), _text(text))
+        return _tagged(key, text)
+
+
+def _tagged(tags: tuple[bytes, ...], text: bytes) -> Line:
+    model, target, request_id, stream = tags
+    return Line(
+        _name(model), stream.decode("utf-8", "replace"), _text(text), _name(target), _name(request_id)
+    )
 
 
 def _name(model: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, written off the event loop.
+"""Logs: a line a record on standard error, written off the event loop; JSON, or as MMS prints them.
 
 Records go through a queue to one writing thread; a second thread reads what workers print, so
 that a model which prints megabytes slows itself down and nobody else.
@@ -14,39 +14,19 @@ import os
 import queue
 import selectors
 import threading
-import time
+from typing import Any
 
-from mmekit.lines import LineParser
+from mmekit.lines import METRICS, Line, LineParser
+from mmekit.log_forms import JsonFormatter, MmsFormatter
+from mmekit.sink import STANDARD_ERROR, Sink
 
 #: Records that may wait for the writing thread; more are dropped and counted.
 _MAX_WAITING = 10_000
-
-#: What log records of this package may carry beside their message.
-_EXTRAS = ("model", "target", "worker", "stream", "request_id")
 
 #: Read from a worker's pipe at once.
 _READ_BYTES = 65536
 
 _LEVELS = {"CRITICAL": 50, "ERROR": 40, "WARNING": 30, "INFO": 20, "DEBUG": 10}
-
-
-class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON: time (UTC, ms), level, logger, message, extras that are set."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        milliseconds = int(record.created * 1000) % 1000
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{milliseconds:03d}Z",
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        for name in _EXTRAS:
-            if value := getattr(record, name, None):
-                line[name] = value
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 class _BoundedQueueHandler(logging.handlers.QueueHandler):
@@ -67,11 +47,23 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
             )
 
 
-def set_up(level: int) -> None:
+class _SinkHandler(logging.Handler):
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._sink.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - as in all of logging's handlers
+            self.handleError(record)
+
+
+def set_up(level: int, log_format: str = "json") -> None:
     """Send all records of this process to standard error; called once, by the command."""
     records: queue.Queue[logging.LogRecord] = queue.Queue(_MAX_WAITING)
-    writer = logging.StreamHandler()
-    writer.setFormatter(JsonFormatter())
+    writer = _SinkHandler(STANDARD_ERROR)
+    writer.setFormatter(JsonFormatter() if log_format == "json" else MmsFormatter())
     listener = logging.handlers.QueueListener(records, writer)
     listener.start()
     atexit.register(listener.stop)
@@ -83,8 +75,9 @@ def set_up(level: int) -> None:
 class OutputCollector:
     """Reads what workers write to their standard output and error, line by line, into the log.
 
-    Lines that a model's Python code printed carry its name; lines of native code, which has no
-    such tag, carry only the worker's number (0 is the template).
+    Lines that a model's Python code printed carry its name and the request; lines of native code, which
+    has no such tag, carry only the worker's number (0 is the template). What handlers reported to
+    ``context.metrics`` comes the same way.
     """
 
     def __init__(self) -> None:
@@ -94,6 +87,7 @@ class OutputCollector:
         self._new: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._log = logging.getLogger("mmekit.output")
+        self._metrics = logging.getLogger("mmekit.metrics")
 
     def start(self) -> None:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
@@ -123,8 +117,8 @@ class OutputCollector:
         parser, worker = self._parsers[descriptor]
         data = os.read(descriptor, _READ_BYTES)
         try:
-            for model, stream, text in parser.feed(data) if data else parser.close():
-                self._write(worker, model, stream, text)
+            for line in parser.feed(data) if data else parser.close():
+                self._write(worker, line)
         except Exception:  # noqa: BLE001 - without this thread every printing worker would come to a halt
             self._log.exception("Output of worker %d could not be logged.", worker)
         if not data:
@@ -132,10 +126,32 @@ class OutputCollector:
             os.close(descriptor)
             del self._parsers[descriptor]
 
-    def _write(self, worker: int, model: str | None, stream: str | None, text: str) -> None:
+    def _write(self, worker: int, line: Line) -> None:
+        extra: dict[str, Any] = {
+            "worker": worker,
+            "model": line.model,
+            "target": line.target,
+            "stream": line.stream,
+            "request_id": line.request_id,
+        }
+        if line.stream == METRICS and (metric := _metric(line.text)):
+            extra = {**extra, **metric, "stream": None}
+            message = f"{metric['metric']}: {metric['value']} {metric['unit']}"
+            self._metrics.info("%s", message, extra=extra)
+            return
         # What a worker logs goes to its standard error; on the other a level is a word that a model printed.
-        level, message = (logging.INFO, text) if stream == "stdout" else _level_of(text)
-        self._log.log(level, "%s", message, extra={"worker": worker, "model": model, "stream": stream})
+        level, message = (logging.INFO, line.text) if line.stream == "stdout" else _level_of(line.text)
+        self._log.log(level, "%s", message, extra=extra)
+
+
+def _metric(text: str) -> dict[str, Any] | None:
+    """Return what ``worker.output`` wrote of a metric; None for what is not one, or was cut."""
+    try:
+        name, value, unit, dimensions, request_id = json.loads(text)
+        fields = {"metric": name, "value": value, "unit": unit, "dimensions": dict(dimensions)}
+    except (ValueError, TypeError):
+        return None
+    return {**fields, "request_id": request_id}
 
 
 def _level_of(text: str) -> tuple[int, str]:

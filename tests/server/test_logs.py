@@ -33,6 +33,8 @@ def is_log_line(line: str) -> None:
     assert set(record) <= {
         *("time", "level", "logger", "message", "exception"),
         *("model", "target", "worker", "stream", "request_id"),
+        *("status", "ms", "bytes", "peer"),
+        *("metric", "value", "unit", "dimensions"),
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record["time"])
     assert record["level"] in LEVELS
@@ -131,16 +133,39 @@ def test_loads_and_unloads_are_in_the_log(server: Server, tmp_path: Path) -> Non
     until(lambda: server.logged("Unloaded noted."))
 
 
-def test_pings_and_answers_that_are_well_leave_no_lines(server: Server) -> None:
-    before = len(server.lines)
+def test_pings_and_polls_leave_no_lines(server: Server) -> None:
     for _ in range(20):
         assert server.get("/ping").status == 200
         assert server.get("/models").status == 200
-        assert server.invoke("b", "echo quiet").status == 200
-    assert server.invoke("b", "print the end of the quiet").status == 200
-    until(lambda: server.logged("the end of the quiet"))
-    assert not [line for line in server.lines[before:] if "/ping" in line["message"]]
-    assert len(server.lines) - before < 5
+        assert server.get("/metrics").status == 200
+    assert server.request("POST", "/models/b/invoke?last", "echo quiet").status == 200
+    until(lambda: server.logged("/models/b/invoke?last"))  # lines of the access log keep their order
+    polls = ("GET /ping", "GET /models HTTP", "GET /metrics")
+    assert not [line for line in server.lines if line["message"].startswith(polls)]
+
+
+def test_what_a_model_prints_carries_the_request_and_the_target_model(server: Server) -> None:
+    header = {"X-Amzn-SageMaker-Target-Model": 'a "quoted".tar.gz'}
+    answer = server.request("POST", "/models/a/invoke", "print of a request", header)
+    assert answer.text == "printed"
+    (line,) = until(lambda: server.logged("of a request"))
+    assert line["request_id"] == answer.headers["x-request-id"]
+    assert line["target"] == 'a "quoted".tar.gz'
+
+
+def test_the_target_model_of_a_load_is_in_the_log_of_its_requests(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("x")
+    body = json.dumps({"model_name": "aimed", "url": str(tmp_path)})
+    headers = {"Content-Type": "application/json", "X-Amzn-SageMaker-Target-Model": "aimed.tar.gz"}
+    assert server.request("POST", "/models", body, headers).status == 200
+    answer = server.invoke("aimed", "print aimed well")
+    (line,) = until(lambda: server.logged("aimed well"))
+    assert (line["target"], line["request_id"]) == ("aimed.tar.gz", answer.headers["x-request-id"])
+    answer = server.invoke("aimed", "raise aimed badly")
+    lines = until(lambda: server.logged("ValueError: aimed badly"))
+    assert {line["request_id"] for line in lines} == {answer.headers["x-request-id"]}
+    assert {line["target"] for line in lines} == {"aimed.tar.gz"}
+    assert server.unload("aimed").status == 200
 
 
 def test_megabytes_of_prints_stop_nobody(tmp_path: Path) -> None:
@@ -178,6 +203,7 @@ def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path) -> None:
         while b"Listening on 127.0.0.1:" not in text:
             text += os.read(reader, 4096)
         server.port = int(re.search(rb"Listening on 127.0.0.1:(\d+)", text)[1])  # type: ignore[index]
+        server.addresses = dict.fromkeys(("inference", "management"), f"http://127.0.0.1:{server.port}")
         until(lambda: server.get("/ping").status == 200)
         assert server.load("a", plain_model(tmp_path)).status == 200
         for _ in range(40):
