@@ -1,7 +1,7 @@
 # `make` lists the targets. `make test` and `make demo` need nothing but Python 3.11 on the machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install check format test demo dist image-cpu image-gpu image-test bench clean
+.PHONY: help install check format test demo dist image-cpu image-gpu image-test mms mms-test bench clean
 
 # The environment that the targets use; ENV=build/wheel is one with the built wheel (CI).
 ENV ?= .venv
@@ -13,7 +13,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 # `docker build`, or a wrapper of it where one lies beside the repository (machines without Docker Hub)
 DOCKER_BUILD ?= $(or $(abspath $(wildcard ../shared/tools/docker-build.sh)),docker build)
-FRAMEWORKS ?= xgboost,sklearn,pytorch
+FRAMEWORKS ?= xgboost,sklearn,pytorch,sagemaker
+# mms: images with AWS's Multi Model Server and Java, tagged mmekit:cpu-mms and mmekit:gpu-mms
+ENGINE ?= native
+TAG = $(if $(filter mms,$(ENGINE)),-mms)
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' container/mmekit/__init__.py)
 
 # The first Python 3.11 that can make an environment (Debian's own lacks ensurepip; pyenv's shim may refuse).
@@ -36,7 +39,7 @@ install: $(ENV)/.installed ## .venv with the package (editable), all frameworks 
 	$(PIP) install --quiet --no-deps --index-url $(TORCH_INDEX) "torch==$$torch" || \
 	echo "no CPU build of torch $$torch found: PyPI's follows"
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[all,dev]'
-	.venv/bin/python -m compileall -q container handlers
+	.venv/bin/python -m compileall -q container handlers toolkit
 	touch $@
 
 # The built wheel in an environment of its own, which borrows frameworks and tools from .venv by a .pth
@@ -49,6 +52,22 @@ build/wheel/.installed: .venv/.installed $(shell find container handlers -name '
 	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		>"$$(build/wheel/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tools.pth"
 	touch $@
+
+# The real Multi Model Server, which brings the top-level name mms and so cannot stand in .venv. By a .pth
+# file it borrows .venv's frameworks and tools (written first: pip then installs none of them twice) and
+# reads mmekit from the source folders.
+build/mms/.installed: .venv/.installed setup.py constraints.txt
+	rm -rf build/mms
+	.venv/bin/python -m venv build/mms
+	{ .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	printf '%s\n' $(CURDIR)/container $(CURDIR)/handlers; } \
+		>"$$(build/mms/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mmekit.pth"
+	build/mms/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+		multi-model-server sagemaker-inference retrying
+	touch $@
+
+mms: build/mms/.installed ## build/mms: the real Multi Model Server, for mms-test and bench
+	@java -version >/dev/null 2>&1 || { echo 'make: Multi Model Server needs Java: apt-get install openjdk-17-jre-headless' >&2; exit 1; }
 
 check: $(ENV)/.installed ## format, lint, types
 	$(BIN)/python -m ruff format --check .
@@ -70,15 +89,18 @@ dist: $(ENV)/.installed ## wheel and source archive in dist/
 	@ls dist
 
 image-cpu: ## the CPU image, mmekit:cpu; FRAMEWORKS=xgboost,sklearn for a smaller one
-	$(DOCKER_BUILD) -f Dockerfile.cpu --build-arg FRAMEWORKS=$(FRAMEWORKS) --build-arg VERSION=$(VERSION) --build-arg TORCH_INDEX=$(TORCH_INDEX) -t mmekit:cpu .
+	$(DOCKER_BUILD) -f Dockerfile.cpu --build-arg FRAMEWORKS=$(FRAMEWORKS) --build-arg ENGINE=$(ENGINE) --build-arg VERSION=$(VERSION) --build-arg TORCH_INDEX=$(TORCH_INDEX) -t mmekit:cpu$(TAG) .
 
 image-gpu: ## the GPU image, mmekit:gpu
-	$(DOCKER_BUILD) -f Dockerfile.gpu --build-arg FRAMEWORKS=$(FRAMEWORKS) --build-arg VERSION=$(VERSION) -t mmekit:gpu .
+	$(DOCKER_BUILD) -f Dockerfile.gpu --build-arg FRAMEWORKS=$(FRAMEWORKS) --build-arg ENGINE=$(ENGINE) --build-arg VERSION=$(VERSION) -t mmekit:gpu$(TAG) .
 
 image-test: $(ENV)/.installed ## builds the images and tests them with docker run; fails without an engine
 	MMEKIT_IMAGE_TEST=$${MMEKIT_IMAGE_TEST:-required} MMEKIT_DOCKER_BUILD='$(DOCKER_BUILD)' $(BIN)/python -m pytest -m image tests/image $(ARGS)
 
-bench: build/wheel/.installed ## the figures of docs/performance.md
+mms-test: mms $(ENV)/.installed ## the same exchanges with mmekit and with the real Multi Model Server
+	$(BIN)/python -m pytest -m mms $(ARGS)
+
+bench: build/wheel/.installed build/mms/.installed ## the figures of docs/performance.md
 	build/wheel/bin/python -m benchmarks $(ARGS)
 
 clean: ## removes what the targets made, .venv included

@@ -15,6 +15,7 @@ FRAMEWORKS = {
     "lightgbm",
     "numpy",
     "pandas",
+    "sagemaker_inference",
     "safetensors",
     "scipy",
     "skops",

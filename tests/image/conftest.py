@@ -54,6 +54,14 @@ def image(engine: None) -> str:
 
 
 @pytest.fixture(scope="session")
+def mms_image(engine: None) -> str:
+    """The CPU image with the real Multi Model Server; XGBoost alone keeps it small."""
+    arguments = ("--build-arg=ENGINE=mms", "--build-arg=FRAMEWORKS=xgboost")
+    build(ROOT, "--file=Dockerfile.cpu", *arguments, "--tag=mmekit-test:mms")
+    return "mmekit-test:mms"
+
+
+@pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelFolder]:
     """Name → model; their folders lie in one that is mounted at /opt/ml/models."""
     return make_models(tmp_path_factory.mktemp("models"))

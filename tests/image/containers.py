@@ -78,6 +78,11 @@ class Answer:
         return [float(number) for number in re.findall(pattern, self.body)]
 
 
+def _published(container: str, port: int) -> tuple[str, int]:
+    host, _, published = docker("port", container, str(port)).splitlines()[0].rpartition(":")
+    return host, int(published)
+
+
 class Container:
     """One running container; ``address`` is where its port 8080, or ``port``, is published."""
 
@@ -86,8 +91,15 @@ class Container:
     ) -> None:
         self.id = docker("run", "--detach", "--publish", f"127.0.0.1::{port}", *arguments, image, *command)
         self.id = self.id.splitlines()[-1]
-        host, _, published = docker("port", self.id, str(port)).splitlines()[0].rpartition(":")
-        self.address = (host, int(published))
+        self.address = _published(self.id, port)
+
+    @classmethod
+    def running(cls, name: str, port: int = 8080) -> Container:
+        """Return the container of that name, which something else has started."""
+        container = cls.__new__(cls)
+        container.id = name
+        container.address = _published(name, port)
+        return container
 
     # --- HTTP
 

@@ -37,7 +37,8 @@ def test_the_entry_point_is_the_server_itself_and_serve_its_default(image: str) 
 
 def test_the_image_bakes_no_choice_of_the_platform(image: str) -> None:
     names = {setting.split("=")[0] for setting in _config(image)["Env"]}  # type: ignore[attr-defined]  # a list
-    assert not {name for name in names if name.startswith(("SAGEMAKER_", "MMEKIT_"))}
+    # Which engine an image has is its own business.
+    assert not {name for name in names if name.startswith(("SAGEMAKER_", "MMEKIT_"))} - {"MMEKIT_ENGINE"}
 
 
 def test_no_compiler_is_left_inside(image: str) -> None:
@@ -85,6 +86,13 @@ def test_the_standard_library_is_compiled(image: str) -> None:
         "import asyncio, json, os; print(os.path.exists(asyncio.__cached__), os.path.exists(json.__cached__))"
     )
     assert _run(image, "python", "-c", program) == "True True"
+
+
+@pytest.mark.parametrize("name", ["multi-model-server", "mxnet-model-server"])
+def test_the_commands_of_multi_model_server_are_mmekits(image: str, name: str) -> None:
+    options = ("--read-only", "--user", "1000:1000", "--tmpfs", "/tmp")
+    assert "mmekit" in _run(image, name, "--version", options=options)
+    assert "not currently running" in _run(image, name, "--stop", options=options)
 
 
 def test_tracebacks_name_the_installed_sources(image: str) -> None:

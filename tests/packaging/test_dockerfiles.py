@@ -33,7 +33,26 @@ def test_the_base_image_and_the_frameworks_are_arguments(name: str) -> None:
         "${BASE_IMAGE} AS build",
         "${BASE_IMAGE}",
     ]
-    assert ("ARG", "FRAMEWORKS=xgboost,sklearn,pytorch") in instructions
+    assert ("ARG", "FRAMEWORKS=xgboost,sklearn,pytorch,sagemaker") in instructions
+    assert ("ARG", "ENGINE=native") in instructions
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_https_works_in_every_image(name: str) -> None:
+    installs = [rest for word, rest in _instructions(name) if word == "RUN" and '".[' in rest]
+    assert installs
+    assert all('".[tls' in rest for rest in installs)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_commands_of_multi_model_server_come_first_on_path_and_only_with_the_native_engine(
+    name: str,
+) -> None:
+    [aliases] = [rest for word, rest in _instructions(name) if word == "RUN" and "mxnet-model-server" in rest]
+    assert aliases.startswith('[ "$ENGINE" != native ] || ')
+    settings = " ".join(rest for word, rest in _final(name) if word == "ENV")
+    assert "PATH=/usr/local/lib/mmekit/bin:$PATH" in settings
+    assert "/install/lib/mmekit/bin/" in aliases
 
 
 @pytest.mark.parametrize("name", FILES)
