@@ -60,11 +60,13 @@ class _Models(click.Command):
 
 def _repeated(args: Sequence[str]) -> Iterator[str]:
     in_models = False
-    for word in args:
+    for index, word in enumerate(args):
         if word.startswith("-"):
             in_models = word == "--models"
             if not in_models:
                 yield word
+            elif index + 1 == len(args) or args[index + 1].startswith("-"):
+                raise click.UsageError("--models expects at least one [NAME=]URL after it.")
         elif in_models:
             yield from ("--models", word)
         else:
@@ -87,11 +89,11 @@ def main(do_start: bool, do_stop: bool, foreground: bool, **options: object) -> 
         click.echo("Warning: mxnet-model-server is the old name; use multi-model-server.")
     if do_start and do_stop:
         _leave("--start and --stop exclude each other.")
+    given = _Options(**options)  # type: ignore[arg-type]  # click's values are of the declared types
     if do_stop:
-        _stop()
+        _stop(given)
         return
     _leave_if_running()
-    given = _Options(**options)  # type: ignore[arg-type]  # click's values are of the declared types
     try:
         resolution = _resolve(given, os.environ)
         if foreground:
@@ -134,12 +136,14 @@ def _local(models: Sequence[str]) -> list[str]:
 
 
 def _foreground(resolution: Resolution, received: list[int]) -> int:
+    if received:
+        return 0
     if MARK not in sys._xoptions:
         os.execv(sys.executable, _command(sys.argv[1:]))
     ready = os.environ.pop(_READY_FD, None)
     pid_file = _pid_file()
     if ready is None:
-        pid_file.write_text(str(os.getpid()))
+        _note(os.getpid())
     try:
         return start.serve(resolution, received, _announcement(ready))
     finally:
@@ -167,7 +171,7 @@ def _background(args: Sequence[str]) -> int:
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
-    _pid_file().write_text(str(process.pid))
+    _note(process.pid)
     os.close(writing)
     if os.read(reading, 64):
         return 0
@@ -188,6 +192,14 @@ def _pid_file() -> Path:
     if folder and not Path(folder).is_dir():
         _leave(f"Invalid temp directory: {folder}, please check TEMP environment variable.")
     return Path(tempfile.gettempdir(), ".model_server.pid")
+
+
+def _note(pid: int) -> None:
+    """Write the pid file; without it the server runs as well, but --stop does not find it."""
+    try:
+        _pid_file().write_text(str(pid))
+    except OSError as error:
+        click.echo(f"{_pid_file()} cannot be written ({error.strerror}): --stop will not work.", err=True)
 
 
 def _read_pid(file: Path) -> int | None:
@@ -215,7 +227,7 @@ def _leave_if_running() -> None:
         _leave("Model server is already running, please use multi-model-server --stop to stop it.")
 
 
-def _stop() -> None:
+def _stop(given: _Options) -> None:
     pid, file = _running(), _pid_file()
     if pid is None:
         known = file.exists()
@@ -223,13 +235,20 @@ def _stop() -> None:
         click.echo("Model server already stopped." if known else "Model server is not currently running.")
         return
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + Config.stop_timeout_s + _STOP_GRACE_S
+    deadline = time.monotonic() + _stop_timeout_s(given) + _STOP_GRACE_S
     while _is_server(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     if _is_server(pid):
         os.kill(pid, signal.SIGKILL)
     file.unlink(missing_ok=True)
     click.echo("Model server stopped.")
+
+
+def _stop_timeout_s(given: _Options) -> float:
+    try:
+        return _resolve(given, os.environ).config.stop_timeout_s
+    except ConfigError:
+        return Config.stop_timeout_s
 
 
 def _leave(message: str) -> NoReturn:

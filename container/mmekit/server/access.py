@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring as quoted
+from typing import TypeAlias
 
 from mmekit.http.message import Request
 from mmekit.log_forms import local_second, metric_line, printable, utc_second
@@ -27,6 +28,13 @@ _WAIT_S = 0.1
 _BATCH = 64 * 1024
 #: Characters that may wait for the thread; beyond, lines are dropped.
 _MAX_WAITING = 8 * 1024 * 1024
+
+#: Parts of lines that are kept to be used again, and how long they may be.
+_MAX_KNOWN = 4096
+_MAX_KNOWN_LENGTH = 1024
+
+#: Method, path, query, version, quiet.
+_What: TypeAlias = tuple[str, str, str, str, bool]
 
 #: Numbers below 1000 with three digits: ten times as fast as formatting them.
 _DIGITS = [f"{number:03d}" for number in range(1000)]
@@ -48,6 +56,8 @@ class AccessLog:
         self._second = 0
         self._stamp = ""
         self._counts: Sequence[str] = ()
+        self._whats: dict[_What, str] = {}
+        self._abouts: dict[tuple[str, str], str] = {}
         self._lines: list[str] = []
         # Characters added (by the loop) and written (by the thread): one writer each, so no lock.
         self._added = 0
@@ -93,23 +103,20 @@ class AccessLog:
             self._second = second
             self._stamp = local_second(second) if self._is_mms else utc_second(second)
             self._counts = _counts(second) if self._is_mms else ()
-        uri = f"{request.path}?{request.query}" if request.query else request.path
         us = int(seconds * 1e6)
         thousandth = int((now - second) * 1000)
         if self._is_mms:
-            line = self._mms_lines(request, uri, status, us // 1000, thousandth, quiet)
+            line = self._mms_lines(request, status, us // 1000, thousandth, quiet)
         else:
-            about = f'"request_id":"{request_id}",' if request_id else ""
-            if model:
-                about += f'"model":{quoted(model)},'
-                if target := self._target(request, model):
-                    about += f'"target":{quoted(target)},'
+            key = (request.method, request.path, request.query, request.version, quiet)
+            what = self._whats.get(key) or self._what(key)
+            target = self._target(request, model) if model else ""
+            about = self._abouts.get((model, target)) or self._about(model, target)
+            with_id = f'"request_id":"{request_id}",' if request_id else ""
             line = (
-                f'{{"time":"{self._stamp}.{_DIGITS[thousandth]}Z","level":"{"DEBUG" if quiet else "INFO"}",'
-                f'"logger":"mmekit.access","message":'
-                f"{quoted(f'{request.method} {uri} HTTP/{request.version} {status} {us // 1000}')},"
-                f'{about}"status":{status},'
-                f'"ms":{us // 1000}.{_DIGITS[us % 1000]},"bytes":{size},"peer":"{request.peer}"}}\n'
+                f'{{"time":"{self._stamp}.{_DIGITS[thousandth]}Z",{what}{status} {us // 1000}",'
+                f'{with_id}{about}"status":{status},"ms":{us // 1000}.{_DIGITS[us % 1000]},"bytes":{size},'
+                f'"peer":"{request.peer}"}}\n'
             )
         lines = self._lines
         lines.append(line)
@@ -119,6 +126,29 @@ class AccessLog:
         elif waiting > _BATCH and not self._full.is_set():
             self._full.set()
 
+    def _what(self, key: _What) -> str:
+        """Return the middle of a JSON line up to the status, which requests of one kind share."""
+        method, path, query, version, quiet = key
+        level = "DEBUG" if quiet else "INFO"
+        message = quoted(f"{method} {_uri(path, query)} HTTP/{version} ")[:-1]
+        what = f'"level":"{level}","logger":"mmekit.access","message":{message}'
+        if len(self._whats) >= _MAX_KNOWN:
+            self._whats.clear()
+        if len(what) < _MAX_KNOWN_LENGTH:
+            self._whats[key] = what
+        return what
+
+    def _about(self, model: str, target: str) -> str:
+        """Return the fields that name the model, in the same way."""
+        about = (f'"model":{quoted(model)},' if model else "") + (
+            f'"target":{quoted(target)},' if target else ""
+        )
+        if len(self._abouts) >= _MAX_KNOWN:
+            self._abouts.clear()
+        if len(about) < _MAX_KNOWN_LENGTH:
+            self._abouts[model, target] = about
+        return about
+
     def _target(self, request: Request, model: str) -> str:
         """Return the target model that a request names, else the one that the model was loaded for."""
         if (sent := request.header(TARGET_MODEL)) is not None:
@@ -126,10 +156,9 @@ class AccessLog:
         known = self._models.get(model)
         return known.registration.target_model if known is not None else ""
 
-    def _mms_lines(
-        self, request: Request, uri: str, status: int, ms: int, thousandth: int, quiet: bool
-    ) -> str:
+    def _mms_lines(self, request: Request, status: int, ms: int, thousandth: int, quiet: bool) -> str:
         """Return MMS's line and its count of statuses."""
+        uri = _uri(request.path, request.query)
         start = f"{self._stamp},{_DIGITS[thousandth]} [{'DEBUG' if quiet else 'INFO '}] server"
         return (
             f'{start} ACCESS_LOG - /{request.peer} "{request.method} {printable(uri)} '
@@ -163,6 +192,10 @@ class AccessLog:
         text = "".join(taken)
         self._sink.write(text)
         self._written += len(text)
+
+
+def _uri(path: str, query: str) -> str:
+    return f"{path}?{query}" if query else path
 
 
 def _counts(second: int) -> list[str]:

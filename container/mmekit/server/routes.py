@@ -75,11 +75,11 @@ class Routes:
             try:
                 path = split_path(exchange.request.path)
                 if not (
-                    self._preflight(session)
-                    or self._metrics(session, path)
-                    or self._description(session, path, connector)
+                    (exchange.request.method == "OPTIONS" and self._preflight(session))
                     or (inference and self._inference(session, path))
                     or (management and self._management(session, path))
+                    or self._metrics(session, path)
+                    or self._description(session, path, connector)
                 ):
                     raise ResourceNotFound(_NO_ROUTE)
             except MmekitError as error:
@@ -110,7 +110,6 @@ class Routes:
         request = session.exchange.request
         if not (
             self.manners.cors
-            and request.method == "OPTIONS"
             and request.header(b"origin") is not None
             and request.header(b"access-control-request-method") is not None
         ):
@@ -149,7 +148,7 @@ class Routes:
                 self._ping(session)
             case ["execution-parameters", *_]:
                 self._execution_parameters(session)
-            case [name, "predict"] if name != "models":
+            case [name, "predict"] if name not in ("models", "api-description"):
                 self._invoke(session, name, request.query)
             case _:
                 return False
