@@ -2,8 +2,8 @@
 
 mmekit is the one that runs this: a normal install with byte code compiled (`make bench` sees to
 that; an editable one imports without it). Multi Model Server brings the top-level name ``mms`` and
-so cannot stand beside mmekit: it has an environment of its own, made when it is missing, that reads
-this one's frameworks. So both servers predict with the same ones.
+so cannot stand beside mmekit: it has an environment of its own, ``make mms``, that reads the same
+frameworks. So both servers predict with the same ones.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ import mmekit
 
 PROGRAMS = Path(__file__).parent / "programs"
 
-_MMS = Path(__file__).parent / ".venv-mms"
-
-#: The last versions of both.
-_MMS_REQUIREMENTS = ("multi-model-server==1.1.11", "sagemaker-inference==1.10.1")
+_MMS = Path(__file__).parent.parent / "build" / "mms"
 
 
 @dataclass(frozen=True)
@@ -78,20 +75,8 @@ def _check_install() -> None:
 def _mms() -> Path:
     if shutil.which("java") is None:
         raise EnvironmentFailed("Multi Model Server needs Java: apt-get install default-jre-headless")
-    numpy = importlib.util.find_spec("numpy")
-    if numpy is None or numpy.origin is None:
-        raise EnvironmentFailed("The frameworks are not installed; run this with `make bench`.")
-    frameworks = Path(numpy.origin).parent.parent
-    stamp = _MMS / "made-for"
-    made_for = f"{_MMS_REQUIREMENTS} {frameworks} {sys.version}"
-    if stamp.exists() and stamp.read_text() == made_for:
-        return _MMS / "bin"
-    _run(sys.executable, "-m", "venv", "--clear", str(_MMS))
-    python = str(_MMS / "bin" / "python")
-    _run(python, "-m", "pip", "install", "--quiet", *_MMS_REQUIREMENTS)
-    packages = next(_MMS.glob("lib/python*/site-packages"))
-    (packages / "frameworks.pth").write_text(f"{frameworks}\n")
-    stamp.write_text(made_for)
+    if not (_MMS / ".installed").exists():
+        raise EnvironmentFailed(f"{_MMS} has no Multi Model Server; make it with `make mms`.")
     return _MMS / "bin"
 
 
@@ -106,10 +91,3 @@ def _versions(python: Path) -> dict[str, str]:
     names = ("python", "mmekit", "uvloop", "httptools", "numpy", "scikit-learn", "xgboost-cpu", "torch")
     mms = ("multi-model-server", "sagemaker-inference")
     return {name: found[name] for name in (*names, *mms) if name in found}
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        text = " ".join(command)
-        raise EnvironmentFailed(f"{text} ended with {done.returncode}:\n{done.stderr[-2000:]}")

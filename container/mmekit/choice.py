@@ -140,7 +140,7 @@ def _nothing_recognised(artifact: Artifact) -> str:
                 f"be at the top. Pack what is in it, not the folder: tar -czf model.tar.gz -C {inner} ."
             )
     return (
-        f"No handler for the model in {artifact.path}. It has: {_listed(artifact.entries)}. Recognised are "
+        f"Model handler is not defined. {artifact.path} has: {_listed(artifact.entries)}. Recognised are "
         f"{KNOWN_FILES}. For anything else put code/{DEFAULT_PROGRAM} into the model, name a handler in the "
         f"load request, or set SAGEMAKER_HANDLER."
     )

@@ -124,7 +124,7 @@ def test_a_client_that_sends_all_of_a_body_over_the_limit_gets_the_413_too(serve
 
 # --- loads: the request ---------------------------------------------------------------------------------
 
-_EXAMPLE = "the folder of the unpacked model, such as /opt/ml/models/NAME/model."
+_EXAMPLE = "Expected the model's folder or archive, such as /opt/ml/models/NAME/model."
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ _EXAMPLE = "the folder of the unpacked model, such as /opt/ml/models/NAME/model.
         ),
         ("null", 'The body must be a JSON object such as {"model_name": …, "url": …}, not null.'),
         ('"text"', 'The body must be a JSON object such as {"model_name": …, "url": …}, not a string.'),
-        ("{}", f"Parameter url is required: {_EXAMPLE}"),
-        ('{"model_name": "m"}', f"Parameter url is required: {_EXAMPLE}"),
-        ('{"model_name": "m", "url": ""}', f"Parameter url is required: {_EXAMPLE}"),
-        ('{"model_name": "m", "url": null}', f"Parameter url is required: {_EXAMPLE}"),
+        ("{}", f"Parameter url is required. {_EXAMPLE}"),
+        ('{"model_name": "m"}', f"Parameter url is required. {_EXAMPLE}"),
+        ('{"model_name": "m", "url": ""}', f"Parameter url is required. {_EXAMPLE}"),
+        ('{"model_name": "m", "url": null}', f"Parameter url is required. {_EXAMPLE}"),
         ('{"model_name": "m", "url": 7}', "Parameter url must be a string, not a number."),
         ('{"model_name": "m", "url": ["/a"]}', "Parameter url must be a string, not an array."),
         ('{"model_name": {"a": 1}, "url": "/a"}', "Parameter model_name must be a string, not an object."),
@@ -303,7 +303,7 @@ FOLDERS: list[tuple[Callable[[Path], Path], int, str, list[str]]] = [
     (zero_byte, 404, "ModelNotFoundException", ["not a path"]),
     (a_file, 400, "InvalidModelException", ["model.tar.gz cannot be used", "damaged or incomplete"]),
     (empty, 400, "InvalidModelException", ["is empty"]),
-    (unknown_files, 400, "InvalidModelException", ["It has: weights.onnx", "code/inference.py"]),
+    (unknown_files, 400, "InvalidModelException", ["has: weights.onnx", "code/inference.py"]),
     (packed_with_its_folder, 400, "InvalidModelException", ["holds only the folder 'my-model'", "tar -czf"]),
     (two_frameworks, 400, "InvalidModelException", ["several frameworks", "model.pt", "model.ubj"]),
     (bad_manifest, 400, "InvalidModelException", ["Failed to parse MAR-INF/MANIFEST.json"]),

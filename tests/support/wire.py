@@ -14,7 +14,7 @@ _NO_BODY = {100, 204, 304}
 
 @dataclass
 class Reply:
-    """One response. ``status`` is 0 where the server closed the connection without one or sent none in time."""
+    """One response. ``status`` is 0 where the connection was closed without one, or none came in time."""
 
     status: int = 0
     reason: str = ""
@@ -50,7 +50,11 @@ def connect(address: str, timeout_s: float) -> socket.socket:
     if scheme == "unix":
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(timeout_s)
-        connection.connect(rest)
+        try:
+            connection.connect(rest)
+        except OSError:
+            connection.close()
+            raise
         return connection
     host, _, port = rest.removeprefix("//").rpartition(":")
     connection = socket.create_connection((host, int(port)), timeout_s)

@@ -237,27 +237,48 @@ def test_a_handler_of_the_load_request_comes_before_the_manifests(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("handler", "own"),
+    "handler",
     [
-        ("service:handle", True),
-        ("service.py:handle", True),
-        ("service", True),
-        ("sub/inner.py:run", True),
-        ("sub/inner:run", True),
-        ("package.part:run", True),
-        ("../service.py:run", False),
-        ("sub:run", False),
-        ("mmekit_handlers.sklearn:SklearnHandler", False),
-        ("/opt/image/service.py:handle", False),
+        "service:handle",
+        "service.py:handle",
+        "service",
+        "sub/inner.py:run",
+        "sub/inner:run",
+        "package.part:run",
+        # handlers of the image, which may import what the model brings
+        "sagemaker_inference.default_handler_service",
+        "/opt/image/service.py:handle",
     ],
 )
-def test_a_handler_in_the_folder_is_the_models_own_code(tmp_path: Path, handler: str, own: bool) -> None:
+def test_a_named_handler_runs_with_the_models_own_code(tmp_path: Path, handler: str) -> None:
     folder(
         tmp_path, "service.py", "sub/inner.py", "code/package/__init__.py", "code/package/part.py", text=""
     )
     chosen = choice.choose(artifact.inspect(tmp_path), handler)
-    assert chosen.own_code is own
-    assert ("service" in chosen.shadows) is own
+    assert chosen.own_code
+    assert chosen.code_dirs == (str(tmp_path / "code"), str(tmp_path))
+    assert "service" in chosen.shadows
+
+
+def test_a_built_in_handler_takes_no_code_from_the_model(tmp_path: Path) -> None:
+    folder(tmp_path, "service.py", "model.joblib")
+    chosen = choice.choose(artifact.inspect(tmp_path), formats.SKLEARN)
+    assert (chosen.own_code, chosen.code_dirs, chosen.shadows) == (False, (), frozenset())
+
+
+def test_a_handler_of_the_image_serves_models_without_code_in_shared_workers(tmp_path: Path) -> None:
+    folder(tmp_path, "model.ubj", "sub/inner.txt")
+    for handler in ("service:handle", "/opt/image/service.py:handle", "../service.py:run"):
+        assert not choice.choose(artifact.inspect(tmp_path), handler).own_code
+
+
+def test_in_mms_mode_the_images_handler_is_as_if_each_model_named_it(tmp_path: Path) -> None:
+    image = choice.ImageCode("service:handle", handler_runs_programs=True)
+    program = artifact.inspect(folder(tmp_path / "a", "inference.py"))
+    assert choice.choose(program, image=image) == choice.choose(program, "service:handle")
+    own = artifact.inspect(folder(tmp_path / "b", "service.py"))
+    assert choice.choose(own, image=image) == choice.choose(own, "service:handle")
+    assert choice.choose(own, image=image).own_code
 
 
 def test_a_program_is_looked_for_in_code_and_then_at_the_top(tmp_path: Path) -> None:

@@ -426,7 +426,7 @@ def test_a_load_that_fails_says_what_and_where(name: str, text: str) -> None:
         ),
         (
             "sub/gone.py:handle",
-            "handler 'sub/gone.py:handle': there is no file sub/gone.py; searched in no folder",
+            "handler 'sub/gone.py:handle': there is no file sub/gone.py; searched in /",
         ),
         (
             "/opt/gone.py:handle",

@@ -33,7 +33,8 @@ def registration(request: Request) -> Registration:
     url = _text(values, "url")
     if not url:
         raise BadRequest(
-            "Parameter url is required: the folder of the unpacked model, such as /opt/ml/models/NAME/model."
+            "Parameter url is required. Expected the model's folder or archive, such as "
+            "/opt/ml/models/NAME/model."
         )
     name = _text(values, "model_name")
     check_name(name)

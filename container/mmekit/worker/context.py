@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mmekit
 from mmekit.errors import PredictionFailed
+from mmekit.worker import mms_api
 from mmekit.worker.messages import Headers
 from mmekit.worker.metrics import MetricsStore, reported
 
@@ -204,7 +204,7 @@ class Context:
         manifest: dict[str, Any] | None,
         batch_size: int,
         gpu: int | None,
-        mms_version: str = mmekit.__version__,
+        mms_version: str = mms_api.__version__,
     ) -> None:
         self.model_name = model_name
         self.manifest = manifest
@@ -212,7 +212,7 @@ class Context:
             "model_dir": model_dir,
             "gpu_id": gpu,
             "batch_size": batch_size,
-            # Handlers compare this name; they are served as by MMS.
+            # Handlers compare these; they are served as by this MMS.
             "server_name": "MMS",
             "server_version": mms_version,
         }

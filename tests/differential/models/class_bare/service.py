@@ -1,0 +1,6 @@
+"""A class without initialize."""
+
+
+class Service:
+    def handle(self, data, context):
+        return ["bare"]

@@ -1,0 +1,6 @@
+"""A class that cannot serve."""
+
+
+class Service:
+    def initialize(self, context):
+        pass

@@ -1,0 +1,3 @@
+"""A module beside the handler."""
+
+ANSWER = "from a sibling"

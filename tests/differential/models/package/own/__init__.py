@@ -1,0 +1,1 @@
+"""A handler in a package of the model."""

@@ -1,0 +1,1 @@
+"""A module that the toolkit does not look at."""

@@ -1,0 +1,3 @@
+"""What the handler string names is no function."""
+
+handle = 5
