@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -197,6 +200,65 @@ def test_a_url_is_downloaded_where_that_is_allowed(room: Path) -> None:
         site.shutdown()
         thread.join()
         site.server_close()
+
+
+class _Endless(_Quiet):
+    """Answers with an archive that comes byte by byte and never ends."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+
+
+@pytest.fixture
+def endless() -> Iterator[str]:
+    """The address of a site whose downloads never end."""
+    site = ThreadingHTTPServer(("127.0.0.1", 0), _Endless)
+    site.daemon_threads = True
+    thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{site.server_address[1]}"
+    site.shutdown()
+    thread.join()
+    site.server_close()
+
+
+def _begun(room: Path) -> int:
+    return sum(name.endswith("/archive") for name in unpacked(room))
+
+
+def test_slow_downloads_hold_neither_other_loads_nor_the_stop(tmp_path: Path, endless: str) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "temp").mkdir()
+    put(tmp_path, "echo.mar", archive_bytes("zip", model_files().items()))
+    more = {"MMEKIT_ALLOW_MODEL_URLS": "true", "no_proxy": "127.0.0.1", "MMEKIT_STOP_TIMEOUT_SECONDS": "0.2"}
+    with Server(**environ(tmp_path, **more)) as server:
+        downloads = [server.later(server.load, f"d{i}", f"{endless}/d{i}.mar") for i in range(40)]
+        until(lambda: _begun(tmp_path) == 16, what="as many downloads as run at once")
+        assert server.load("echo", "echo.mar", 10).status == 200
+        assert server.get("/metrics").status == 200
+        assert server.unload("echo").status == 200
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert all(download.exception() or download.result().status == 503 for download in downloads)
+    assert list((tmp_path / "temp").iterdir()) == []
+
+
+def test_a_download_ends_at_the_deadline_of_loads_however_steadily_it_comes(
+    tmp_path: Path, endless: str
+) -> None:
+    (tmp_path / "temp").mkdir()
+    more = {"MMEKIT_ALLOW_MODEL_URLS": "true", "no_proxy": "127.0.0.1", "MMEKIT_LOAD_TIMEOUT_SECONDS": "1"}
+    with Server(**environ(tmp_path, **more)) as server:
+        answer = server.load("m", f"{endless}/m.mar")
+        assert (answer.status, answer.json["type"]) == (400, "DownloadModelException")
+        assert answer.message == f"Download model timeout: {endless}/m.mar"
+        assert unpacked(tmp_path) == []
 
 
 def test_all_models_of_the_store_are_there_at_the_start_and_a_broken_one_is_a_warning(tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def test_a_download_that_fails_says_why(tmp_path: Path, site: str, path: str, re
 
 @pytest.mark.parametrize("path", ["/stalls", "/silent"])
 def test_a_download_that_stands_still_times_out(tmp_path: Path, site: str, path: str) -> None:
-    error = failed(tmp_path, site + path, download_timeout_s=0.2)
+    error = failed(tmp_path, site + path, silence_s=0.2)
     assert isinstance(error, DownloadModelError)
     assert error.message == f"Download model timeout: {site}{path}"
 

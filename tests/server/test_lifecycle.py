@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.gated import gated_model
 from tests.support.server import (
     COMMAND,
     MODELS,
@@ -159,6 +160,22 @@ def test_sigterm_during_an_endless_load_ends_in_time_and_leaves_nothing(tmp_path
         assert time.monotonic() - started_at < 8
         assert load.exception() is not None or load.result().status == 503
         until(lambda: gone(family), what="all processes ending")
+
+
+@pytest.mark.parametrize("requests", [0, 1])
+def test_sigterm_during_a_load_in_the_background_calls_it_no_crash(tmp_path: Path, requests: int) -> None:
+    path, gate = gated_model(tmp_path, "m")
+    with started(MMEKIT_STOP_TIMEOUT_SECONDS="0.2") as server:
+        assert server.load("m", path, synchronous=False).status == 202
+        gate.wait_for_load()
+        calls = [server.later(server.invoke, "m", "1") for _ in range(requests)]
+        if requests:
+            until(lambda: 'mmekit_queue_requests{model="m"} 1.0' in server.get("/metrics").text)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert all(call.exception() or call.result().status == 503 for call in calls)
+        loud = [line["message"] for line in server.lines if line["level"] not in ("DEBUG", "INFO")]
+        assert loud == []
 
 
 def test_sigterm_before_the_server_is_ready_stops_it(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_load_that_ends_its_process_says_how(server: Server, tmp_path: Path) -
     answer = server.load("m", path)
     assert answer.status == 500
     assert answer.message == (
-        "Model m ended its worker while it was loaded: "
+        "Failed to start workers: m ended its worker while it was loaded. "
         "Worker died. Its process exited with code 7 while it ran this call."
     )
     assert server.models() == ["a", "b"]

@@ -121,6 +121,22 @@ def test_the_hosts_metrics_are_logged_every_so_often() -> None:
         assert 0 <= line["value"] <= (100 if line["unit"] == "Percent" else 1e9)
 
 
+def test_a_server_starts_where_the_host_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'serve' in sys.orig_argv:\n"
+        "    from pathlib import Path\n"
+        "    from mmekit.server.host import HostMetrics\n"
+        f"    HostMetrics.__init__.__defaults__ = (Path({str(tmp_path)!r}),)\n"
+    )
+    with Server(MMEKIT_METRIC_TIME_INTERVAL_SECONDS="0.1", PYTHONPATH=str(tmp_path)) as server:
+        until(lambda: server.logged("The host's metrics cannot be read: [Errno 2]"))
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/stat").write_text("cpu none\n")
+        until(lambda: server.logged("The host's metrics cannot be read: invalid literal"))
+        assert server.get("/ping").status == 200
+
+
 def test_memory_is_that_of_the_limit_and_the_form_that_of_mms() -> None:
     limit = 512 * 1024 * 1024
     settings = {

@@ -518,6 +518,38 @@ def test_a_model_that_kills_its_worker_when_it_comes_back_is_quarantined(tmp_pat
         assert look(server, "m", "1 + 1") == 2
 
 
+def test_a_model_whose_workers_end_between_calls_is_quarantined_and_no_more_copies_come(
+    tmp_path: Path,
+) -> None:
+    doomed = tmp_path / "doomed"
+    loads = tmp_path / "loads"
+    program = EVALUATE + textwrap.dedent(f"""
+        import threading
+
+        def ends():
+            while not os.path.exists({str(doomed)!r}):
+                time.sleep(0.005)
+            os._exit(9)
+
+        def model_fn(model_dir):
+            with open({str(loads)!r}, "a") as file:
+                file.write("x")
+            threading.Thread(target=ends, daemon=True).start()
+            return model_dir
+    """)
+    with Server(MMEKIT_WORKERS="1") as server:
+        assert server.load("m", code_model(tmp_path, "m", program), initial_workers=3).status == 200
+        doomed.touch()
+        until(lambda: server.logged("ended its worker 3 times within ten minutes"))
+        doomed.unlink()
+        answer = server.invoke("m", "1")
+        assert answer.status == 503
+        assert "exited with code 9 between calls" in answer.message
+        begun = len(loads.read_text())
+        assert [server.invoke("m", "1").status for _ in range(100)] == [503] * 100
+        assert len(loads.read_text()) == begun
+
+
 def test_a_model_that_crashed_does_it_again_in_a_worker_of_its_own(server: Server) -> None:
     assert server.invoke("a", "exit 3").status == 500
     pids = {name: server.facts(name)["pid"] for name in "abc"}

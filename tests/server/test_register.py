@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from tests.support.gated import gated_model, waiting_model, workers
+from tests.support.gated import fleeting_model, gated_model, waiting_model, workers
 from tests.support.looking import EVALUATE, code_model, exists, look
 from tests.support.server import MODELS, Answer, Server, until
 
@@ -138,8 +138,8 @@ def test_the_manifest_names_a_model_that_the_request_does_not(server: Server, fo
 
 def test_a_model_that_nobody_names_is_a_400(server: Server, folder: Path) -> None:
     answer = by_query(server, url=folder)
-    assert (answer.status, answer.json["type"]) == (400, "BadRequestException")
-    assert answer.message.startswith("Parameter model_name is required.")
+    assert (answer.status, answer.json["type"]) == (400, "InvalidModelException")
+    assert answer.message.startswith("Model name is not defined.")
     answer = by_query(server, url=manifested(folder.parent, model={}))
     assert (answer.status, answer.json["type"]) == (400, "InvalidModelException")
     assert answer.message.startswith("Model name is not defined.")
@@ -376,6 +376,51 @@ def test_calls_that_outlive_the_unregister_timeout_are_ended_and_the_model_goes(
         assert server.models() == ["other"]
         assert server.load("stuck", path).status == 200
         assert look(server, "stuck", "3") == 3
+
+
+# --- loads that do not end well ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_model_whose_workers_end_as_fast_as_they_come_is_given_up(
+    tmp_path: Path, synchronous: bool
+) -> None:
+    with Server() as server:
+        answer = server.load("f", fleeting_model(tmp_path, "f"), initial_workers=2, synchronous=synchronous)
+        if synchronous:
+            assert answer.status == 500
+            assert answer.message.startswith("Failed to start workers: f was loaded, but 3 of its workers")
+            assert server.models() == []
+        else:
+            assert answer.status == 202
+            until(lambda: server.logged("Model f has 1 of 2 workers: Failed to start workers"))
+            assert "quarantined" in server.invoke("f").message
+            assert server.unload("f").status == 200
+        assert len((tmp_path / "f.order").read_text().split()) == 4
+        assert server.load("f", code_model(tmp_path, "m")).status == 200
+        assert look(server, "f", "1 + 1") == 2
+
+
+@pytest.mark.parametrize("requests", [0, 1])
+def test_unregistering_a_model_that_is_still_loaded_ends_its_load_when_time_is_up(
+    tmp_path: Path, requests: int
+) -> None:
+    path, gate = gated_model(tmp_path, "m")
+    with Server(MMEKIT_UNREGISTER_TIMEOUT_SECONDS="1") as server:
+        before = server.family()
+        assert server.load("m", path, synchronous=False, initial_workers=2).status == 202
+        gate.wait_for_load()
+        waiting = [server.later(server.invoke, "m", "1") for _ in range(requests)]
+        until(lambda: f'mmekit_queue_requests{{model="m"}} {requests}.0' in server.get("/metrics").text)
+        assert server.unload("m").status == 200
+        assert [call.result().status for call in waiting] == [500] * requests
+        assert server.models() == []
+        assert server.logged("Unload of m ends its calls and loads.")
+        until(lambda: len(server.family()) <= len(before), what="the loading worker ending")
+        assert gate.begun == 1
+        gate.open()
+        assert server.load("m", path).status == 200
+        assert look(server, "m", "1 + 1") == 2
 
 
 # --- parameters at work -----------------------------------------------------------------------------------

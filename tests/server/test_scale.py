@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.support.gated import gated_model, waiting_model, workers
+from tests.support.gated import fleeting_model, gated_model, waiting_model, workers
 from tests.support.looking import code_model, exists, look, looking_server
 from tests.support.server import Answer, Server, plain_model, until
 
@@ -336,6 +336,35 @@ def test_a_worker_that_dies_while_others_come_up_is_replaced(
     assert call.result().json == 8
     assert scaled.result() == (200, "Workers scaled")
     assert len(workers(server, "g")) == 2
+
+
+def test_workers_that_end_as_fast_as_they_come_are_a_500_and_quarantine(
+    server: Server, model: str, tmp_path: Path
+) -> None:
+    assert server.load("f", fleeting_model(tmp_path, "f")).status == 200
+    answer = scale(server, "f", min_worker=2, synchronous="true")
+    assert answer.status == 500
+    assert answer.message.startswith("Failed to start workers: f was loaded, but 3 of its workers ended")
+    assert limits(server, "f") == (1, 2)
+    refused = server.invoke("f", "1")
+    assert refused.status == 503
+    assert "exited with code 3 between calls. Unload it" in refused.message
+
+
+def test_a_model_on_gpus_has_no_more_workers_than_there_are_gpus(tmp_path: Path) -> None:
+    """A device has one worker, and a process holds a model once."""
+    with Server(MMEKIT_NUMBER_OF_GPU="2") as server:
+        for _ in range(2):
+            assert server.load("m", code_model(tmp_path, "m"), initial_workers=3).status == 200
+            assert server.logged("Model m gets 2 of 3 workers: it lives on a GPU")
+            for asked, there in ((3, 2), (1, 1), (4, 2)):
+                assert now(server, "m", min_worker=asked) == (200, "Workers scaled")
+                assert limits(server, "m") == (there, there)
+                assert len(set(workers(server, "m"))) == len(workers(server, "m")) == there
+                assert look(server, "m", "6 * 7") == 42
+            assert scale(server, "m", min_worker=3).status == 202
+            assert server.unload("m").status == 200
+        assert 'mmekit_model_memory_bytes{model="other"} 0.0' in server.get("/metrics").text
 
 
 def test_a_quarantined_model_can_be_scaled_and_stays_quarantined(

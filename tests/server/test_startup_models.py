@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -54,6 +56,63 @@ def test_a_list_names_models_and_the_option_wins_over_the_file(tmp_path: Path, s
         assert len(workers(server, "given")) == 2
         assert server.get("/models/given").json["modelUrl"] == "a-folder"
         assert server.logged("The server starts without the model missing")
+
+
+def test_a_name_in_the_store_that_is_not_utf_8_is_left_out(tmp_path: Path, store: Path) -> None:
+    os.mkdir(os.fsencode(store) + b"/caf\xe9")
+    text = f"model_store={store}\nload_models=ALL\ndefault_workers_per_model=1\n"
+    with mms_server(tmp_path, text=text) as server:
+        assert server.models() == ["a_folder", "itself"]
+        (line,) = server.logged("The server starts without the model caf_")
+        assert "Expected a path in UTF-8; rename what is not." in line["message"]
+
+
+def _with_defect(folder: Path) -> str:
+    """Return a folder for PYTHONPATH that has a server fail, in a way nobody expects, on one model."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        textwrap.dedent("""
+            import sys
+            if "serve" in sys.orig_argv:
+                from mmekit import requirements
+                check = requirements.check
+                def failing(found):
+                    return check(found) if "a-folder" not in str(found.path) else 1 / 0
+                requirements.check = failing
+        """)
+    )
+    return str(folder)
+
+
+def test_a_model_that_the_server_itself_fails_on_is_left_out(tmp_path: Path, store: Path) -> None:
+    text = f"model_store={store}\nload_models=ALL\ndefault_workers_per_model=1\n"
+    with mms_server(tmp_path, text=text, PYTHONPATH=_with_defect(tmp_path / "defect")) as server:
+        assert server.models() == ["itself"]
+        (line,) = server.logged("The server starts without the model a_folder")
+        assert line["level"] == "ERROR"
+        assert "ZeroDivisionError" in line["message"]
+
+
+def test_a_server_that_fails_on_its_one_model_ends_in_order(tmp_path: Path) -> None:
+    base = tmp_path / "a-folder"
+    code_model(base, "model")
+    defect = _with_defect(tmp_path / "defect")
+    server = Server(SAGEMAKER_MULTI_MODEL="", SAGEMAKER_BASE_DIR=str(base), PYTHONPATH=defect)
+    server.start(ready=False)
+    try:
+        assert server.wait() == 1
+        assert "ZeroDivisionError" in server.logged("The server failed at its start.")[0]["message"]
+        assert server.logged("Stopping: ")
+    finally:
+        server.close()
+
+
+def test_without_a_number_of_workers_there_is_one_for_each_gpu(tmp_path: Path, store: Path) -> None:
+    text = f"model_store={store}\nload_models=a-folder\n"
+    with mms_server(tmp_path, text=text, MMEKIT_NUMBER_OF_GPU="3") as server:
+        described = server.get("/models/a_folder").json
+        assert [worker["gpu"] for worker in described["workers"]] == [True] * 3
+        assert (described["minWorkers"], described["maxWorkers"]) == (3, 3)
 
 
 def test_without_a_number_of_workers_there_is_one_for_each_cpu(tmp_path: Path, store: Path) -> None:

@@ -27,6 +27,36 @@ def model_fn(model_dir):
 """
 
 
+#: Each of its workers ends as soon as the next load begins, and that load ends when it has.
+_ENDS_FOR_THE_NEXT = """
+import threading
+
+def ends_for_the_next(order):
+    with open(order, "a") as file:
+        file.write(f"{{os.getpid()}} ")
+    def last():
+        return open(order).read().split()[-1]
+    def follow():
+        while last() == str(os.getpid()):
+            time.sleep(0.005)
+        os._exit(3)
+    for pid in open(order).read().split()[:-1]:
+        while os.path.exists(f"/proc/{{pid}}"):
+            time.sleep(0.005)
+    threading.Thread(target=follow, daemon=True).start()
+
+def model_fn(model_dir):
+    ends_for_the_next({order!r})
+    return model_dir
+"""
+
+
+def fleeting_model(folder: Path, name: str) -> Path:
+    """Make a model that never has two workers: one ends with code 3 when the next loads it."""
+    source = EVALUATE.replace("def model_fn", "def unused")
+    return code_model(folder, name, source + _ENDS_FOR_THE_NEXT.format(order=str(folder / f"{name}.order")))
+
+
 class Gate:
     """A file that loads wait for; ``begun`` counts those that did."""
 
@@ -76,4 +106,4 @@ def workers(server: Any, name: str) -> list[str]:
     return [worker["id"] for worker in described if worker["status"] == "READY"]
 
 
-__all__ = ["Gate", "gated_model", "waiting_model", "workers"]
+__all__ = ["Gate", "fleeting_model", "gated_model", "waiting_model", "workers"]

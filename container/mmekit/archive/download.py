@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
@@ -12,20 +13,21 @@ from mmekit.archive.unpack import cannot_write
 from mmekit.errors import DownloadModelError, ModelNotFound
 
 _CHUNK_BYTES = 256 * 1024
-#: No download takes longer, however steadily it comes: it would hold its thread.
-_WHOLE_S = 3600
 
 
-def download(url: str, target: Path, max_bytes: int, timeout_s: float) -> None:
+def download(
+    url: str, target: Path, max_bytes: int, deadline: float, silence_s: float, check: Callable[[], None]
+) -> None:
     """Write what a url answers with to ``target``, a new file. Redirects within http(s) are followed.
 
-    Raises DownloadModelError for an answer other than 200, a connection that fails, ends early or
-    stands still for ``timeout_s``, or more than ``max_bytes``; ModelNotFound for a url that is none.
+    Raises DownloadModelError for an answer other than 200, a connection that fails, ends early or stands
+    still for ``silence_s``, a download that has not ended at ``deadline`` (of ``time.monotonic``), or more
+    than ``max_bytes``; ModelNotFound for a url that is none; what ``check`` raises, which is called with
+    each part that comes.
     """
     received = 0
-    until = time.monotonic() + _WHOLE_S
     try:
-        with _opener().open(url, timeout=timeout_s) as response:
+        with _opener().open(url, timeout=silence_s) as response:
             if response.status != 200:
                 raise _failed(url, f", code: {response.status}")
             expected = response.length  # None when it is not said
@@ -36,8 +38,9 @@ def download(url: str, target: Path, max_bytes: int, timeout_s: float) -> None:
                     received += len(chunk)
                     if received > max_bytes:
                         raise _too_large(url, max_bytes)
-                    if time.monotonic() > until:
+                    if time.monotonic() > deadline:
                         raise TimeoutError
+                    check()
                     out.write(chunk)
             if expected is not None and received < expected:
                 raise _failed(url, f" (the connection ended after {received} of {expected} bytes)")

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class ModelStore:
 
     ``root`` is the model store, None when there is none. ``scratch`` is a folder that exists, for
     what is unpacked; None means the system's (TMPDIR, TEMP, TMP). ``download_timeout_s`` is how long a
-    download may stand still.
+    download may take, and ``silence_s`` how long it may stand still.
     """
 
     def __init__(
@@ -59,13 +60,15 @@ class ModelStore:
         allow_urls: bool,
         max_unpacked_bytes: int,
         scratch: Path | None = None,
-        download_timeout_s: float = 60,
+        download_timeout_s: float = 3600,
+        silence_s: float = 60,
     ) -> None:
         self.root = root
         self._allow_urls = allow_urls
         self._max_bytes = max_unpacked_bytes
         self._parent = scratch
         self._download_timeout_s = download_timeout_s
+        self._silence_s = silence_s
         self._lock = threading.Lock()
         self._scratch: Path | None = None
         self._claim: int | None = None
@@ -94,6 +97,12 @@ class ModelStore:
                 f"Model not found in model store: {url:.500}. Expected a path below the model store or an "
                 f"http(s) url, found the scheme {found[1]}; what lies there must be downloaded first."
             )
+        try:
+            f"{self.root}/{url}".encode()
+        except UnicodeEncodeError:
+            raise ModelNotFound(
+                f"Model not found in model store: {url!a:.500}. Expected a path in UTF-8; rename what is not."
+            ) from None
         if ".." in url.split("/"):
             raise ModelNotFound(f"Relative path is not allowed in url: {url:.500}")
         if self.root is None:
@@ -123,7 +132,7 @@ class ModelStore:
 
     def _unpack(self, archive: Path) -> Folder:
         with self._private(archive) as folder:
-            return _unpacked(archive, folder, self._max_bytes)
+            return self._unpacked(archive, folder)
 
     def _download(self, url: str) -> Folder:
         if not self._allow_urls:
@@ -135,10 +144,22 @@ class ModelStore:
 
         with self._private(url) as folder:
             archive = folder / "archive"
-            download(url, archive, self._max_bytes, self._download_timeout_s)
-            found = _unpacked(archive, folder, self._max_bytes)
+            deadline = time.monotonic() + self._download_timeout_s
+            download(url, archive, self._max_bytes, deadline, self._silence_s, self._check_open)
+            found = self._unpacked(archive, folder)
             archive.unlink()
             return found
+
+    def _unpacked(self, archive: Path, folder: Path) -> Folder:
+        from mmekit.archive.unpack import unpack
+
+        unpack(archive, folder / "model", self._max_bytes, self._check_open)
+        return Folder(str(_inner(folder / "model")), str(folder))
+
+    def _check_open(self) -> None:
+        """Raises ServiceUnavailable when the store is closed: what has been begun is given up."""
+        if self._closed:
+            raise ServiceUnavailable("The server is stopping and loads no more models.", None)
 
     @contextmanager
     def _private(self, source: object) -> Iterator[Path]:
@@ -148,8 +169,7 @@ class ModelStore:
 
         try:
             with self._lock:
-                if self._closed:
-                    raise ServiceUnavailable("The server is stopping and loads no more models.", None)
+                self._check_open()
                 if self._scratch is None:
                     self._scratch, self._claim = _new_scratch(self._parent)
                     _delete_leftovers(self._scratch.parent)
@@ -198,13 +218,6 @@ def _delete_leftovers(parent: Path) -> None:
 def is_download(url: str) -> bool:
     """Say whether a url is downloaded instead of looked for in the store."""
     return _URL.match(url) is not None
-
-
-def _unpacked(archive: Path, folder: Path, max_bytes: int) -> Folder:
-    from mmekit.archive.unpack import unpack
-
-    unpack(archive, folder / "model", max_bytes)
-    return Folder(str(_inner(folder / "model")), str(folder))
 
 
 def _inner(folder: Path) -> Path:

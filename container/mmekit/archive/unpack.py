@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -20,12 +20,13 @@ _SHORT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 _MAX_FOLDERS = 10_000
 
 
-def unpack(archive: Path, folder: Path, max_bytes: int) -> None:
+def unpack(archive: Path, folder: Path, max_bytes: int, check: Callable[[], None] = lambda: None) -> None:
     """Unpack a zip or tar archive to ``folder``, which must not exist yet but whose parent does.
 
     Files become 0644, or 0755 when the archive has them executable; owners and times are not kept.
     Raises InvalidModel for an archive that is damaged or not to be trusted (see ``members``) and
-    OutOfResources when the disk is full. After an error nothing is left.
+    OutOfResources when the disk is full; what ``check`` raises, which is called before each member. After
+    an error nothing is left.
     """
     part = folder.with_name(f".{folder.name}.part")
     writer = _Writer(part, archive, max_bytes)
@@ -34,6 +35,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int) -> None:
             part.mkdir()
         with refusing_broken(archive), closing(members(archive, max_bytes)) as found:
             for member in found:
+                check()
                 writer.write(member)
         if not writer.made:
             raise refusal(archive, "it is empty")

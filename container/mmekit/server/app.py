@@ -33,6 +33,7 @@ from mmekit.server.model import Model
 from mmekit.server.placement import Rule
 from mmekit.server.prometheus import Exposition
 from mmekit.server.registry import Registry
+from mmekit.server.reloads import Reloads
 from mmekit.server.residency import Residency
 from mmekit.server.routes import Routes
 from mmekit.server.session import Manners
@@ -73,13 +74,19 @@ class Server:
         estimator = Estimator()
         chooser = WorkerChooser(config, self.fleet, self.dispatcher, estimator, rule, config.workers or cpus)
         self.residency = Residency(config, self.fleet, self.dispatcher, memory, estimator, chooser)
+        Reloads(self.residency, self.dispatcher)
         image = ImageCode(config.handler, config.program, config.code_dir, config.mms_mode)
         copies = Copies(self.residency, self.dispatcher)
         # The one model of single-model mode is not looked up in a store.
         root = Path("/") if config.single_model else config.model_store
-        self.store = ModelStore(root, config.allow_model_urls, config.max_unpacked_bytes)
+        self.store = ModelStore(
+            root,
+            config.allow_model_urls,
+            config.max_unpacked_bytes,
+            download_timeout_s=config.load_timeout_s,
+        )
         self.registry = Registry(config, models, self.dispatcher, self.residency, copies, self.store, image)
-        self.startup = Startup(config, self.registry, cpus)
+        self.startup = Startup(config, self.registry, gpus or cpus)
         throttle = CpuThrottle.find()
         self.watch = Watch(
             config,
@@ -162,7 +169,11 @@ class Server:
         if not startup.done():
             startup.cancel()
             return 0
-        return 0 if startup.result() else 1
+        try:
+            return 0 if startup.result() else 1
+        except Exception:  # noqa: BLE001 - what has been started is to be ended in order
+            _log.critical("The server failed at its start.", exc_info=True)
+            return 1
 
     async def _drain(self) -> None:
         """Stop accepting, answer what is in flight, end workers, close."""
@@ -178,7 +189,7 @@ class Server:
         self.host.stop()
         self.http.abort()
         await self.fleet.close(0.0 if self._impatient.is_set() else _CLOSE_TIMEOUT_S)
-        await asyncio.to_thread(self.store.close)
+        self.store.close()  # not in a thread: nothing is served any more
         if self.access is not None:
             self.access.close(_CLOSE_TIMEOUT_S)
 

@@ -116,7 +116,7 @@ class WorkerChooser:
         assert model.subject is not None
         estimate = self.estimator.estimate(model.subject)
         pool = self.fleet.of_kind(Kind.SHARED)
-        candidates = [self._candidate(worker) for worker in pool if worker not in model.workers]
+        candidates = [self._candidate(worker) for worker in pool if not model.is_bound_to(worker)]
         number = pick_shared(candidates, len(pool), self.target, estimate.load_ms)
         return next((worker for worker in pool if worker.number == number), None)
 
@@ -135,12 +135,20 @@ class WorkerChooser:
 
     async def _device_worker(self, model: Model) -> Worker:
         """Return the worker of the device with the fewest models; started on first need."""
-        by_gpu = {worker.gpu_id: worker for worker in self.fleet.of_kind(Kind.DEVICE)}
-        for gpu in range(self.rule.gpus):
-            if gpu not in by_gpu:
-                return await self._start_device(gpu)
-        free = [worker for worker in by_gpu.values() if worker not in model.workers]
-        return min(free or by_gpu.values(), key=lambda worker: len(worker.models))
+        while True:
+            by_gpu = {worker.gpu_id: worker for worker in self.fleet.of_kind(Kind.DEVICE)}
+            missing = next((gpu for gpu in range(self.rule.gpus) if gpu not in by_gpu), None)
+            if missing is not None:
+                worker = await self._start_device(missing)
+                if not model.is_bound_to(worker):
+                    return worker
+            elif free := [worker for worker in by_gpu.values() if not model.is_bound_to(worker)]:
+                return min(free, key=lambda worker: len(worker.models))
+            else:
+                raise ModelLoadError(
+                    f"Failed to start workers: all {self.rule.gpus} GPUs have model {model.name} already, "
+                    f"and each has one worker."
+                )
 
     async def _start_device(self, gpu: int) -> Worker:
         """Start a device's worker once, however many loads ask for it."""

@@ -10,9 +10,9 @@ import logging
 import time
 from typing import Any
 
-from mmekit.errors import MmekitError, ModelNotFound
+from mmekit.errors import MmekitError, ModelLoadError, ModelNotFound
 from mmekit.server.dispatcher import Dispatcher
-from mmekit.server.model import Model, State
+from mmekit.server.model import OFFENCES, Model, State
 from mmekit.server.residency import DiedWhileLoading, Residency
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Copies:
         while not scaling.done():
             tasks = [*model.loads(), *model.leaving.values()]
             if not tasks:
-                return len(model.workers) >= minimum  # one of them may have ended already
+                return len(model.workers) >= model.min_copies  # one of them may have ended already
             waited_for: list[asyncio.Future[Any]] = [scaling, *tasks]
             await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
         return scaling.result()
@@ -52,14 +52,30 @@ class Copies:
         if model.scaling and not model.scaling.done():
             model.scaling.set_result(False)
         model.min_copies, model.max_copies = minimum, maximum
+        self.bound(model)
         model.scaling = asyncio.get_running_loop().create_future()
         model.scaling.add_done_callback(lambda scaling: scaling.cancelled() or scaling.exception())
         self.residency.trim(model)
         if not minimum:
             self.dispatcher.fail_waiting(model, model.no_worker())
-        if len(model.workers) < minimum and not model.is_filled:
+        if len(model.workers) < model.min_copies and not model.is_filled:
             model.filling = asyncio.get_running_loop().create_task(self._fill(model))
         return model.scaling
+
+    def bound(self, model: Model) -> None:
+        """Ask for no more workers than there can be, when the model's folder is known: a GPU has one."""
+        most = self.residency.chooser.rule.most_copies(model.needs)
+        if most is None:
+            return
+        if most < model.min_copies:
+            _log.info(
+                "Model %s gets %d of %d workers: it lives on a GPU, and each of them has one worker.",
+                model.name,
+                most,
+                model.min_copies,
+                extra={"model": model.name},
+            )
+        model.min_copies, model.max_copies = min(model.min_copies, most), min(model.max_copies, most)
 
     def forget(self, model: Model) -> None:
         """The model is being unloaded: tell those who wait for its workers."""
@@ -68,13 +84,26 @@ class Copies:
                 ModelNotFound(f"Model not found: {model.name} (it was unloaded meanwhile)")
             )
 
+    async def fill(self, model: Model) -> None:
+        """Load a model until as many workers hold it as were asked for, or it is being unloaded.
+
+        Raises what ``Residency.bring`` does; ModelLoadError when workers end as fast as they come.
+        """
+        lost_before = model.lost_workers
+        while len(model.workers) < model.min_copies and model.state is not State.UNLOADING:
+            if others := [task for task in model.loads() if task is not model.filling]:
+                await asyncio.wait(others)
+            elif model.lost_workers - lost_before >= OFFENCES:
+                raise ModelLoadError(
+                    f"Failed to start workers: {model.name} was loaded, but {OFFENCES} of its workers ended "
+                    f"before {model.min_copies} held it; the log says how. See what it starts at its load."
+                )
+            else:
+                await self.residency.bring(model)
+
     async def _fill(self, model: Model) -> None:
         try:
-            while len(model.workers) < model.min_copies and model.state is State.READY:
-                if others := [task for task in model.loads() if task is not model.filling]:
-                    await asyncio.wait(others)
-                else:
-                    await self.residency.bring(model)
+            await self.fill(model)
         except MmekitError as error:
             self._failed(model, error)
         except Exception:
@@ -84,14 +113,15 @@ class Copies:
     def _failed(self, model: Model, error: MmekitError) -> None:
         model.filling = None  # a request that comes while others are answered starts another try
         if len(model.workers) < model.min_copies and model.state is State.READY:
-            _log.warning(
-                "Model %s has %d of %d workers: %s",
-                model.name,
-                len(model.workers),
-                model.min_copies,
-                error.message,
-                extra={"model": model.name},
-            )
+            if not self.residency.fleet.closed:
+                _log.warning(
+                    "Model %s has %d of %d workers: %s",
+                    model.name,
+                    len(model.workers),
+                    model.min_copies,
+                    error.message,
+                    extra={"model": model.name},
+                )
             model.min_copies = max(1, len(model.workers))
             if model.scaling and not model.scaling.done():
                 model.scaling.set_exception(error)
@@ -112,6 +142,8 @@ class Copies:
             _log.info(
                 "Model %s has %d copies now.", model.name, len(model.workers), extra={"model": model.name}
             )
-        except MmekitError as error:
+        except Exception as error:
             model.no_copy_until = time.monotonic() + _AGAIN_S
+            if not isinstance(error, MmekitError):
+                raise
             _log.info("No further copy of %s: %s", model.name, error, extra={"model": model.name})

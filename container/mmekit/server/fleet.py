@@ -227,9 +227,11 @@ class Fleet:
             self.collector.add(log_read, number)
             try:
                 await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=ours.dup())
-            except OSError as error:
+            except BaseException as error:
                 self.workers.pop(number)  # it finds its channel closed and leaves
-                raise OutOfResources(f"No further worker can be connected: {error.strerror}.") from None
+                if isinstance(error, OSError):
+                    raise OutOfResources(f"No further worker can be connected: {error.strerror}.") from None
+                raise
         try:
             await asyncio.wait_for(asyncio.shield(worker.started), _START_TIMEOUT_S)
         except asyncio.TimeoutError:

@@ -7,6 +7,7 @@ its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ _log = logging.getLogger("mmekit.metrics")
 
 _MIB = 1024 * 1024
 _GIB = 1024 * 1024 * 1024
+
+
+#: What reading says where a kernel or a sandbox has no such file, or one of another form.
+_UNREADABLE = (OSError, ValueError, IndexError)
 
 
 class HostMetrics:
@@ -33,7 +38,8 @@ class HostMetrics:
 
     def start(self) -> None:
         """Start logging in the running event loop."""
-        self._ticks = self._read_ticks()
+        with contextlib.suppress(*_UNREADABLE):  # said with the first lines
+            self._ticks = self._read_ticks()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
@@ -52,7 +58,7 @@ class HostMetrics:
                         unit,
                         extra={"metric": name, "value": value, "unit": unit, "dimensions": {"Level": "Host"}},
                     )
-            except OSError as error:
+            except _UNREADABLE as error:
                 _log.warning("The host's metrics cannot be read: %s.", error)
             await asyncio.sleep(self._interval_s)
 

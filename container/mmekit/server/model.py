@@ -27,6 +27,10 @@ MEMORY_S = 600.0
 OFFENCES = 3
 
 
+#: A copy in place of one that was lost waits for no longer than this.
+_MOST_WAIT_S = 60.0
+
+
 class State(Enum):
     LOADING = "loading"
     READY = "ready"
@@ -127,6 +131,8 @@ class Model:
     workers: list[Worker] = field(default_factory=list)
     #: Workers that it is being taken out of; they may be at their last call.
     leaving: dict[Worker, asyncio.Task[None]] = field(default_factory=dict)
+    #: Workers that it is being loaded into.
+    coming: set[Worker] = field(default_factory=set)
     reload: asyncio.Task[None] | None = None
     copying: asyncio.Task[None] | None = None
     #: Runs while workers are brought up that were asked for; who asked last waits for ``scaling``.
@@ -140,6 +146,9 @@ class Model:
     backlog_since: float | None = None
     copies_needed_at: float = 0.0
     no_copy_until: float = 0.0
+    #: Workers that held it and ended unasked, lately, and when the last of them did.
+    lost_workers: int = 0
+    lost_at: float = 0.0
     stalls: deque[float] = field(default_factory=lambda: deque(maxlen=OFFENCES))
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=OFFENCES))
     own_until: float = 0.0
@@ -201,7 +210,18 @@ class Model:
         record.append(now)
         return len(record) == OFFENCES and now - record[0] <= MEMORY_S
 
+    def is_bound_to(self, worker: Worker) -> bool:
+        """Whether a worker holds it or is about to: a process holds a model once."""
+        return worker in self.workers or worker in self.coming
+
+    def lost(self, now: float) -> None:
+        """Note that a worker which held it ended unasked: each further copy waits twice as long."""
+        self.lost_workers = self.lost_workers + 1 if now - self.lost_at <= MEMORY_S else 1
+        self.lost_at = now
+        self.no_copy_until = max(self.no_copy_until, now + min(_MOST_WAIT_S, 0.125 * 2**self.lost_workers))
+
     def resident(self, worker: Worker) -> None:
+        assert worker not in self.workers, f"worker {worker.number} holds {self.name} already"
         self.workers.append(worker)
         worker.models.add(self.name)
         if self.queue:

@@ -40,6 +40,10 @@ class Rule:
     large_model_bytes: int
     gpus: int = 0
 
+    def most_copies(self, needs: Needs) -> int | None:
+        """Return how many workers can hold a model: a device has one. None: as many as are wanted."""
+        return self.gpus if self.kind_for(needs) is Kind.DEVICE else None
+
     def kind_for(self, needs: Needs) -> Kind:
         """A model shares a worker unless it brings code or is large.
 

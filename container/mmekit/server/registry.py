@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmekit import artifact, choice, process, requirements
-from mmekit.archive.store import ModelStore
+from mmekit.archive.store import ModelStore, is_download
 from mmekit.config import Config, setting_of
 from mmekit.errors import (
     BadRequest,
@@ -29,6 +29,7 @@ from mmekit.server.model import Facts, Model, Registration, Scaling, State, chec
 from mmekit.server.placement import Kind, Needs
 from mmekit.server.queues import ModelQueue, ServerQueue
 from mmekit.server.residency import Residency
+from mmekit.server.threads import Threads
 from mmekit.server.workers import Worker
 from mmekit.worker.messages import Load
 
@@ -36,6 +37,10 @@ _log = logging.getLogger(__name__)
 
 #: MMS: ManagementRequestHandler; its default and its largest page.
 PAGE_SIZE = 100
+
+#: Models that are downloaded at once, and those that are looked up and unpacked at once.
+_DOWNLOADS = 16
+_READS = 8
 
 #: Built-in handlers whose models live on a GPU when there is one.
 _DEVICE_RUNTIMES = frozenset({"mmekit_handlers.pytorch:PyTorchHandler"})
@@ -74,6 +79,9 @@ class Registry:
         self.store = store
         self.image = environ_image
         self.waiting = ServerQueue(config.server_queue_size)
+        #: A slow site holds no other load up.
+        self.downloads = Threads(_DOWNLOADS)
+        self.reads = Threads(_READS)
         self.stopping = False
 
     # --- load --------------------------------------------------------------------------------
@@ -100,7 +108,8 @@ class Registry:
         model = self._reserved(registration, at_startup) if registration.name else None
         folder = None
         try:
-            folder = await asyncio.to_thread(self.store.open, registration.url)
+            threads = self.downloads if is_download(registration.url) else self.reads
+            folder = await threads.run(self.store.open, registration.url)
             found = await asyncio.to_thread(artifact.inspect, folder.path, self.config.program)
             if model is None:
                 name = _manifest_name(found, registration.url)
@@ -108,12 +117,12 @@ class Registry:
             model.folder = folder
             model.facts = Facts(found.model_version, found.engine, registration.runtime or found.runtime_name)
             await asyncio.to_thread(self._choose, model, found)
+            self.copies.bound(model)
             if not registration.synchronous:
                 model.state = State.READY
                 self.copies.ask(model, model.min_copies, model.max_copies)
                 return Loading(model, done=False)
-            while len(model.workers) < model.min_copies:
-                await self.residency.bring(model)
+            await self.copies.fill(model)
         except BaseException as error:
             if model is not None:
                 await self._remove(model)
@@ -123,7 +132,7 @@ class Registry:
             _log.warning(
                 "Load of %s failed: %s",
                 name,
-                error,
+                "the server is stopping." if isinstance(error, asyncio.CancelledError) else error,
                 extra={"model": name, "target": registration.target_model},
             )
             raise
@@ -207,17 +216,17 @@ class Registry:
     async def unload(self, name: str) -> None:
         """Take a model out; returns when its memory is free (contract 1.3).
 
-        Requests it already has are answered first, for at most ``unregister_timeout_s``; new ones get
-        ModelNotFound at once. Raises ModelNotFound when it is not loaded.
+        Requests it already has are answered first and its loads come to their end, for at most
+        ``unregister_timeout_s``; new ones get ModelNotFound at once. Raises ModelNotFound when it is not
+        loaded.
         """
         model = self.get(name)
         model.state = State.UNLOADING
         self.copies.forget(model)
         try:
-            if model.queue or model.running:
-                await asyncio.wait_for(model.drained.wait(), self.config.unregister_timeout_s)
+            await asyncio.wait_for(_at_rest(model), self.config.unregister_timeout_s)
         except asyncio.TimeoutError:
-            _log.warning("Unload of %s ends its calls.", name, extra={"model": name})
+            _log.warning("Unload of %s ends its calls and loads.", name, extra={"model": name})
             await self.residency.end_calls(model, _ended(name, self.config.unregister_timeout_s))
         finally:
             await asyncio.shield(self._remove(model))
@@ -292,18 +301,22 @@ def _described(model: Model, worker: Worker, status: str) -> dict[str, Any]:
 
 
 def _manifest_name(found: artifact.Artifact, url: str) -> str:
-    """Return the name in a manifest. Raises BadRequest without a manifest, InvalidModel without a name."""
-    if found.manifest is None:
-        raise BadRequest(
-            f"Parameter model_name is required. The model in {url} has no manifest that gives it a name."
-        )
+    """Return the name in a manifest. Raises InvalidModel without one."""
     if not found.model_name:
         raise InvalidModel(
-            f"Model name is not defined. Expected modelName in the manifest of {url}, or the parameter "
-            f"model_name."
+            f"Model name is not defined. Expected the parameter model_name, or modelName in a manifest "
+            f"(MAR-INF/MANIFEST.json) of {url}."
         )
     check_name(found.model_name)
     return found.model_name
+
+
+async def _at_rest(model: Model) -> None:
+    """Wait until a model that is unloaded has answered its requests and is in no load."""
+    if model.queue or model.running:
+        await model.drained.wait()
+    while tasks := model.loads():
+        await asyncio.wait(tasks)
 
 
 def _ended(name: str, timeout_s: float) -> MmekitError:

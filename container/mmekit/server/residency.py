@@ -1,7 +1,7 @@
 """Brings models into workers and takes them out: admission to memory, copies, moves.
 
 Order of a load: the worker, its turn, admission, the handler in the worker, the measured cost into
-the ledger. A model that lost its worker comes back when it is next asked for, from its folder.
+the ledger.
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ from typing import Any
 
 import msgspec
 
-from mmekit import artifact, process
+from mmekit import process
 from mmekit.config import Config
-from mmekit.errors import MmekitError, ModelLoadError, NotStarted, OutOfResources, WorkerDied
+from mmekit.errors import (
+    MmekitError,
+    ModelLoadError,
+    NotStarted,
+    OutOfResources,
+    ServiceUnavailable,
+    WorkerDied,
+)
 from mmekit.server.choosing import WorkerChooser
 from mmekit.server.clones import Clones
 from mmekit.server.dispatcher import AnsweredError, Dispatcher
@@ -67,7 +74,6 @@ class Residency:
         self._settled = asyncio.Event()
         self._moving: list[Model] = []
         self._background: set[asyncio.Task[None]] = set()
-        dispatcher.reload = self.reload
         fleet.on_exit = self.on_exit
         fleet.on_idle = dispatcher.next
 
@@ -98,6 +104,7 @@ class Residency:
         if self.clones.wanted(model) and (clone := await self._clone(model)):
             return clone
         worker = await self.chooser.worker_for(model)
+        model.coming.add(worker)
         self.chooser.loading[worker.number] += 1
         try:
             async with self._turns[worker.number]:
@@ -108,6 +115,7 @@ class Residency:
                 await asyncio.wait([worker.exited], timeout=1.0)  # a failed load leaves no trace
             raise
         finally:
+            model.coming.discard(worker)
             if worker.number in self.chooser.loading:
                 self.chooser.loading[worker.number] -= 1
         self._check_alive(model, worker)
@@ -186,8 +194,12 @@ class Residency:
         except NotStarted:
             raise
         except WorkerDied as error:
+            if self.fleet.closed:
+                raise ServiceUnavailable("The server is stopping and loads no more models.", None) from None
+            if worker.retiring:
+                raise NotStarted(f"Worker died while it loaded this: {error.message}") from None
             raise DiedWhileLoading(
-                f"Model {model.name} ended its worker while it was loaded: {error.message}"
+                f"Failed to start workers: {model.name} ended its worker while it was loaded. {error.message}"
             ) from None
 
     async def _once_more(self, model: Model, worker: Worker, grant: Grant, failed: LoadFailed) -> Message:
@@ -280,56 +292,19 @@ class Residency:
             await worker.exited
 
     async def end_calls(self, model: Model, error: MmekitError) -> None:
-        """Answer all requests of a model with an error, and end the workers that are busy with it."""
+        """Answer all requests of a model with an error, and end its loads and the workers busy with it."""
         self.dispatcher.fail_waiting(model, error)
         busy = [
             worker for worker in self.fleet.workers.values() if worker.job and worker.job.model == model.name
         ]
         for worker in busy:
             worker.end(error)
+        for task in model.loads():
+            task.cancel()  # at once: what waits for its turn must not begin now
         if busy:
             await asyncio.wait([worker.exited for worker in busy])
 
-    # --- reloads, copies, moves -----------------------------------------------------------------
-
-    def reload(self, model: Model) -> None:
-        """Bring a model back that no worker holds, because requests wait for it."""
-        if not model.min_copies:
-            self.dispatcher.fail_waiting(model, model.no_worker())
-            return
-        if model.is_filled or (model.reload and not model.reload.done()):
-            return
-        if model.state is State.LOADING:
-            return
-        model.reload = asyncio.get_running_loop().create_task(self._reload(model))
-
-    async def _reload(self, model: Model) -> None:
-        assert model.load is not None
-        try:
-            now_there = await asyncio.to_thread(artifact.fingerprint, model.load.path)
-            if now_there != model.fingerprint:
-                raise ModelLoadError(
-                    f"its folder {model.load.path} has changed or gone since it was loaded. "
-                    f"Unload it and load it again."
-                )
-            await self.bring(model)
-            self.dispatcher.statistics.reloads[200] += 1
-        except MmekitError as error:
-            self._reload_failed(model, error)
-        except Exception:
-            self._reload_failed(model, MmekitError("the server failed; its log has the cause."))
-            raise
-
-    def _reload_failed(self, model: Model, error: MmekitError) -> None:
-        failure = ModelLoadError(f"Model {model.name} {_why_away(model)}: {error.message}")
-        if error.status == OutOfResources.status:
-            failure.status, failure.type = OutOfResources.status, OutOfResources.type
-        _log.error("%s", failure.message, extra={"model": model.name})
-        self.dispatcher.statistics.reloads[failure.status] += 1
-        model.reload = None  # a request that comes while these are answered starts another try
-        if isinstance(error, DiedWhileLoading):
-            self.dispatcher.offence(model, error)
-        self.dispatcher.fail_waiting(model, failure)
+    # --- copies, moves --------------------------------------------------------------------------
 
     def drop_copy(self, model: Model, worker: Worker, reason: str) -> None:
         """Take a copy out that is no longer needed, in the background; ``reason`` is for statistics."""
@@ -365,7 +340,7 @@ class Residency:
             self.in_background(self._take_out(name, worker))
         worker.kind = Kind.OWN
         for model in waiting:
-            self.reload(model)
+            self.dispatcher.reload(model)
         self._moving = waiting
         return True
 
@@ -414,14 +389,17 @@ class Residency:
             _log.warning("Worker %d (process %d) has ended: %s", worker.number, worker.pid, reason.message)
         if worker.kind is Kind.SHARED and worker.models:
             self.fleet.take_spare(Kind.SHARED)
-        for name in list(worker.models):
-            model = self.dispatcher.models.get(name)
-            if model is None:
-                continue
+        lost = [self.dispatcher.models[name] for name in worker.models if name in self.dispatcher.models]
+        for model in lost:
             model.forget(worker)
-            self._release(name, worker)
+            self._release(model.name, worker)
+            if not worker.retiring:
+                model.lost(time.monotonic())
+        if len(lost) == 1 and worker.ended_itself and not self.fleet.closed:
+            self.dispatcher.offence(lost[0], reason)
+        for model in lost:
             if not model.workers and model.queue:
-                self.reload(model)
+                self.dispatcher.reload(model)
 
     def earn_own_worker(self, model: Model) -> None:
         """Keep a model that misbehaves away from others for a while."""
@@ -432,10 +410,6 @@ class Residency:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-
-def _why_away(model: Model) -> str:
-    return "lost its worker and could not be loaded again" if model.was_loaded else "could not be loaded"
 
 
 def _is_peoples_code(model: Model) -> bool:

@@ -20,10 +20,11 @@ SINGLE_MODEL = "model"
 class Startup:
     """Loads models at the start; ``done`` when the server is ready without them or has them."""
 
-    def __init__(self, config: Config, registry: Registry, cpus: int) -> None:
+    def __init__(self, config: Config, registry: Registry, workers: int) -> None:
         self.config = config
         self.registry = registry
-        self.cpus = cpus
+        #: For each model, when the settings say none (MMS: one for each GPU, else for each CPU).
+        self.workers = workers
         self.done = not config.single_model and not config.load_models
 
     async def run(self) -> bool:
@@ -53,8 +54,10 @@ class Startup:
         return True
 
     async def _load(self, name: str, url: str) -> None:
-        registration = Registration(name, url, initial_workers=self.config.copies or self.cpus)
+        registration = Registration(name, url, initial_workers=self.config.copies or self.workers)
         try:
             await self.registry.load(registration, at_startup=True)
         except MmekitError as error:
             _log.warning("The server starts without the model %s (%s): %s", name or url, url, error.message)
+        except Exception:  # noqa: BLE001 - the other models are to be served
+            _log.exception("The server starts without the model %s (%s); it failed.", name or url, url)

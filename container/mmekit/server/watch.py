@@ -193,7 +193,7 @@ class Watch:
                 unneeded_s=now - model.copies_needed_at,
             )
             wanted = copies_wanted(demand, model.max_copies, idle_cpus)
-            if wanted > demand.copies and now >= model.no_copy_until:
+            if wanted > demand.copies and now >= model.no_copy_until and not model.quarantine:
                 self.copies.add(model)
                 return  # the next look sees what this one did to the CPUs
             if wanted < demand.copies:

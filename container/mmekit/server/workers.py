@@ -139,6 +139,14 @@ class Worker(asyncio.Protocol):
     def alive(self) -> bool:
         return not self.exited.done() and not self.retiring
 
+    @property
+    def ended_itself(self) -> bool:
+        """Whether its process ended between calls, unasked, and not by SIGKILL, which others send."""
+        status = self._wait_status
+        if self.retiring or self.job or status is None:
+            return False
+        return not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)
+
     def run(self, job: Job) -> None:
         """Start a job now; the worker must have none."""
         assert self.job is None, f"worker {self.number} runs {self.job} already"
@@ -161,8 +169,13 @@ class Worker(asyncio.Protocol):
             if not answer.done():
                 answer.set_exception(error)
 
-        self.submit(Job(message, (), timeout_s, on_message, on_lost))
-        return await answer
+        job = Job(message, (), timeout_s, on_message, on_lost)
+        self.submit(job)
+        try:
+            return await answer
+        finally:
+            if job in self.control:
+                self.control.remove(job)
 
     async def clone(
         self, model: str, number: int, channel: socket.socket, log_write: int, timeout_s: float
@@ -303,16 +316,17 @@ class Worker(asyncio.Protocol):
         if self.exited.done():
             return
         status = "ended" if self._wait_status is None else describe_exit(self._wait_status)
-        reason = self._end or WorkerDied(f"Worker died. Its process {status} while it ran this call.")
+        when = "while it ran this call" if self.job else "between calls"
+        reason = self._end or WorkerDied(f"Worker died. Its process {status} {when}.")
         self.exited.set_result(reason)
         if not self.started.done():
             self.started.set_exception(WorkerDied(f"A worker {status} before it could take calls."))
             self.started.exception()  # it may be that nobody waits any more
         jobs = [job for job in (self.job, *self.control) if job]
+        self.on_exit(self, reason)
         running = self.job
         self.job = None
         self.control.clear()
-        self.on_exit(self, reason)
         for job in jobs:
             job.on_lost(reason if job is running else NotStarted("Worker died before this was started."))
 
