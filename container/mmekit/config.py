@@ -38,7 +38,8 @@ class Config(HandlerSettings, ConnectorSettings):
         None,
         {"MMS_CONFIG_FILE": parsers.path},
         "file",
-        "A config.properties of MMS; switches to MMS mode. `sagemaker` takes the file that MMS brings.",
+        "A config.properties of MMS; switches to MMS mode. `sagemaker` takes the file that MMS brings. "
+        "As in MMS, the variable wins over the option.",
     )
     engine: str = setting(
         "native",

@@ -20,7 +20,7 @@ def whole(minimum: int, maximum: int | None = None, scale: int = 1) -> Parser:
     bounds = f"a whole number from {minimum}" + (f" to {maximum}" if maximum is not None else " up")
 
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d+", text.strip()):
+        if not re.fullmatch(r"[+-]?\d{1,18}", text.strip()):
             raise ValueError(bounds)
         number = int(text)
         if number < minimum or (maximum is not None and number > maximum):

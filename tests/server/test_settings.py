@@ -67,6 +67,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "2048", "a whole number from 1 to 2047"),
     ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6MB", "a whole number from 1 to 2047"),
     ("SAGEMAKER_MAX_REQUEST_SIZE", "0", "a whole number from 1 up"),
+    ("SAGEMAKER_MAX_REQUEST_SIZE", "9" * 5000, "a whole number from 1 up"),
     ("MAX_CONTENT_LENGTH", "-5", "a whole number from 1 up"),
     ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud", "a level of Python's logging"),
     ("SAGEMAKER_CONTAINER_LOG_LEVEL", "60", "a number from 0 to 50"),
