@@ -21,7 +21,9 @@ _MANIFEST = {
 
 def _pack(store: Path, source: str, name: str, archive_format: str) -> None:
     """Pack with MMS's own model-archiver."""
-    command = [MMS / "bin" / "model-archiver", "--model-name", name, "--model-path", store / source]
+    # As a module: pip may have found it among the packages that build/mms borrows.
+    archiver = [MMS / "bin" / "python", "-m", "model_archiver.model_packaging"]
+    command = [*archiver, "--model-name", name, "--model-path", store / source]
     options = ["--handler", "service:handle", "--export-path", store, "--archive-format", archive_format]
     subprocess.run([*command, *options], check=True, capture_output=True)
 
