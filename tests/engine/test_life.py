@@ -81,7 +81,7 @@ def test_a_port_that_is_taken_ends_the_start_with_1() -> None:
         server.start(ready=False)
         assert server.wait() == 1
     server.close()
-    assert server.logged("Multi Model Server ended by itself")
+    assert server.told("Multi Model Server ended by itself")
     assert any("Failed to bind to address" in line for line in server.raw)
 
 

@@ -106,8 +106,8 @@ def test_the_connectors_may_be_of_any_kind_each(tmp_path: Path) -> None:
     with Server(**environ) as server:
         assert server.load("m", plain_model(tmp_path)).status == 200
         assert server.invoke("m", "echo hello").text == "hello"
-        assert server.logged(f"Listening on unix:{tmp_path}/m.sock for management.")
-        assert server.logged(f"Listening on https://127.0.0.1:{server.port} for inference.")
+        assert server.told(f"Listening on unix:{tmp_path}/m.sock for management.")
+        assert server.told(f"Listening on https://127.0.0.1:{server.port} for inference.")
 
 
 def test_two_connectors_on_one_port_are_refused(tmp_path: Path) -> None:

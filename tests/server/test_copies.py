@@ -88,7 +88,7 @@ def test_a_hot_model_gets_a_copy_on_another_worker_while_its_queue_stays_non_emp
         assert server.load("hot", path).status == 200
         assert _call_until_copied(server) == 2
         assert len(_pids(server, "hot")) == 2
-        assert server.logged("Model hot has 2 copies now.")
+        assert server.told("Model hot has 2 copies now.")
         assert len(_workers(server, "cold")) == 1
 
 
@@ -127,4 +127,4 @@ def test_without_memory_a_hot_model_gets_no_copy_and_goes_on(tmp_path: Path) -> 
         calls = [server.later(server.invoke, "hot", "time.sleep(0.05)") for _ in range(40)]
         assert {call.result().status for call in calls} == {200}
         assert len(_workers(server, "hot")) == 1
-        assert server.logged("No further copy of hot:")
+        assert server.told("No further copy of hot:")

@@ -101,7 +101,7 @@ def test_neighbours_of_a_stalled_call_move_to_the_spare_and_the_slow_one_keeps_i
     assert server.invoke("c", "echo fast").text == "fast"
     assert time.monotonic() - started < 2.5, "they waited for the stalled call"
     assert stalled.result().text == "slept 3"
-    assert server.logged("holds worker")
+    assert server.told("holds worker")
 
 
 def test_a_model_that_is_steadily_slow_is_no_stall(server: Server) -> None:

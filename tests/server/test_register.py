@@ -415,7 +415,7 @@ def test_unregistering_a_model_that_is_still_loaded_ends_its_load_when_time_is_u
         assert server.unload("m").status == 200
         assert [call.result().status for call in waiting] == [500] * requests
         assert server.models() == []
-        assert server.logged("Unload of m ends its calls and loads.")
+        assert server.told("Unload of m ends its calls and loads.")
         until(lambda: len(server.family()) <= len(before), what="the loading worker ending")
         assert gate.begun == 1
         gate.open()

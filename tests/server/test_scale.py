@@ -356,7 +356,7 @@ def test_a_model_on_gpus_has_no_more_workers_than_there_are_gpus(tmp_path: Path)
     with Server(MMEKIT_NUMBER_OF_GPU="2") as server:
         for _ in range(2):
             assert server.load("m", code_model(tmp_path, "m"), initial_workers=3).status == 200
-            assert server.logged("Model m gets 2 of 3 workers: it lives on a GPU")
+            assert server.told("Model m gets 2 of 3 workers: it lives on a GPU")
             for asked, there in ((3, 2), (1, 1), (4, 2)):
                 assert now(server, "m", min_worker=asked) == (200, "Workers scaled")
                 assert limits(server, "m") == (there, there)

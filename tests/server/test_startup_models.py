@@ -55,7 +55,7 @@ def test_a_list_names_models_and_the_option_wins_over_the_file(tmp_path: Path, s
         assert server.models() == ["given", "itself"]
         assert len(workers(server, "given")) == 2
         assert server.get("/models/given").json["modelUrl"] == "a-folder"
-        assert server.logged("The server starts without the model missing")
+        assert server.told("The server starts without the model missing")
 
 
 def test_a_name_in_the_store_that_is_not_utf_8_is_left_out(tmp_path: Path, store: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_server_that_fails_on_its_one_model_ends_in_order(tmp_path: Path) -> N
     try:
         assert server.wait() == 1
         assert "ZeroDivisionError" in server.logged("The server failed at its start.")[0]["message"]
-        assert server.logged("Stopping: ")
+        assert server.told("Stopping: ")
     finally:
         server.close()
 
@@ -183,7 +183,7 @@ def test_a_server_whose_one_model_fails_ends(tmp_path: Path) -> None:
     server.start(ready=False)
     try:
         assert server.wait() == 1
-        assert server.logged("cannot be loaded")
+        assert server.told("cannot be loaded")
     finally:
         server.close()
 

@@ -42,7 +42,7 @@ def test_a_new_template_is_started_and_forks_again(server: Server, tmp_path: Pat
     before = server.template_pid()
     os.kill(before, signal.SIGKILL)
     after = until(lambda: server.template_pid() not in (0, before) and server.template_pid())
-    assert server.logged("The template process died (1 in a row); it is started again.")
+    assert server.told("The template process died (1 in a row); it is started again.")
     for number in range(3):  # the spare was forked before; the others were not
         name = f"own-{number}"
         assert server.load(name, code_model(tmp_path, name)).status == 200
@@ -56,8 +56,8 @@ def test_a_template_that_dies_at_its_imports_is_started_without_them_after_three
     modules = module(tmp_path / "lib", "fatal", "import os; os._exit(9)")
     with looking_server(tmp_path, ["a"], modules, MMEKIT_PRELOAD="fatal") as server:
         assert look(server, "a", "'fatal' in sys.modules") is False
-        assert server.logged("The template process died (3 in a row)")
-        assert server.logged("It is started without fatal: loads will import them.")
+        assert server.told("The template process died (3 in a row)")
+        assert server.told("It is started without fatal: loads will import them.")
 
 
 def test_a_module_that_cannot_be_imported_is_named_and_the_others_are_imported(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_a_module_that_cannot_be_imported_is_named_and_the_others_are_imported(t
     module(tmp_path / "lib", "sound", "")
     with looking_server(tmp_path, ["a"], modules, MMEKIT_PRELOAD="broken,sound") as server:
         assert look(server, "a", "'sound' in sys.modules") is True
-        assert server.logged("The template cannot import broken")
-        assert server.logged("ValueError: no licence")
+        assert server.told("The template cannot import broken")
+        assert server.told("ValueError: no licence")
 
 
 def test_a_worker_has_three_standard_descriptors_its_channel_and_no_others(server: Server) -> None:
@@ -129,7 +129,7 @@ def test_a_preloaded_module_that_leaves_a_thread_makes_workers_fresh_processes(t
     with looking_server(tmp_path, ["a"], modules, MMEKIT_PRELOAD="threaded") as server:
         assert look(server, "a", "'threaded' in sys.modules") is False
         assert look(server, "a", "os.getppid()") == server.pid
-        assert server.logged("the template has 2 threads: forking it would not be safe")
+        assert server.told("the template has 2 threads: forking it would not be safe")
 
 
 # --- imports and first predictions happen once -------------------------------------------------
@@ -161,7 +161,7 @@ def test_a_module_is_imported_once_and_its_handlers_warm_up_once(tmp_path: Path)
         for name in "ab":
             found = look(server, name, "[sys.modules['warm'].imported_by, sys.modules['warm'].warmed_by]")
             assert found == [template, [["First", template], ["Second", template]]]
-        assert server.logged("warm.Second cannot make its first prediction.")
+        assert server.told("warm.Second cannot make its first prediction.")
 
 
 # --- readiness ---------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_ping_is_503_until_a_worker_can_be_forked_and_then_200(tmp_path: Path) -
         gate.touch()
         until(lambda: server.get("/ping").status == 200)
         assert early.result().status == 200, "a load that came early waits for the template"
-        assert server.logged("is ready: imports took")
+        assert server.told("is ready: imports took")
 
 
 # --- ends --------------------------------------------------------------------------------------

@@ -253,7 +253,13 @@ class Server:
         return facts
 
     def logged(self, text: str) -> list[dict[str, Any]]:
+        """The lines of the log so far that have this text."""
         return [line for line in self.lines if text in str(line["message"])]
+
+    def told(self, text: str) -> list[dict[str, Any]]:
+        """The same, once there are any: the log is written after what it tells of."""
+        lines: list[dict[str, Any]] = until(lambda: self.logged(text), what=f"the log telling {text!r}")
+        return lines
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.differential.exchange import JSON, Exchange, invoke, manage, raw
+from tests.differential.exchange import JSON, Exchange, invoke, load, manage, raw, unload
 from tests.support.wire import chunked, request
 
 #: max_request_size
@@ -52,9 +52,11 @@ def exchanges() -> list[Exchange]:
     echo = "/predictions/echo"
     return [
         raw("pipelined", ping * 2, "GET"),
+        # Slow, so that the document overtakes it in MMS with each run and not only with some.
+        load("slow", max_batch_delay=100),
         raw(
             "pipelined-prediction-and-document",
-            request("POST", echo, (), b"1") + request("OPTIONS", "/"),
+            request("POST", "/predictions/slow", (), b"1") + request("OPTIONS", "/"),
             "POST",
             "OPTIONS",
         ).differing(
@@ -66,6 +68,7 @@ def exchanges() -> list[Exchange]:
             },
             **{"2__header__x_request_id": "UUID"},
         ),
+        unload("slow"),
         raw("chunked", request("POST", echo, [_CHUNKED]) + chunked(b"ab", b"c"), "POST"),
         raw(
             "chunked-with-trailer",
