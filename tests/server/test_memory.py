@@ -405,3 +405,12 @@ def test_in_a_real_group_a_runaway_load_is_ended_before_the_kernel_comes() -> No
             env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert group.oom_kills() == 0
+
+
+def test_close_to_the_line_the_next_look_should_come_soon(watchdog: Watchdog, machine: Machine) -> None:
+    machine.used_now = 1024 * MIB - 2 * 64 * MIB
+    watchdog.tick(0.0)
+    assert not watchdog.is_close
+    machine.used_now += 1
+    watchdog.tick(0.02)
+    assert watchdog.is_close

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -293,6 +294,18 @@ def test_a_leak_over_many_calls_costs_its_own_worker_and_nothing_else(tmp_path: 
         assert {answer.status for answer in answers} <= {200, 507}
         assert max(int(answer.text) for answer in answers if answer.status == 200) < 60, "it began anew"
         assert look(server, "a", "os.getpid()") == pid
+        assert group.oom_kills() == 0
+
+
+@pytest.mark.parametrize("pause_s", [0.004, 0.012, 0.03])
+def test_a_leak_of_short_calls_is_seen_though_none_of_them_runs_at_a_tick(
+    tmp_path: Path, pause_s: float
+) -> None:
+    with limited(tmp_path, 300 * MIB, "a") as (server, group):
+        assert server.load("leaks", MODELS / "leaks").status == 200
+        for _ in range(60):
+            assert server.invoke("leaks", "x").status in (200, 507)
+            time.sleep(pause_s)  # the pace of this client, not a wait for something
         assert group.oom_kills() == 0
 
 

@@ -258,13 +258,15 @@ def call_data_bytes(at: Statement) -> int:
 
 
 class Watchdog:
-    """Looks every 10 to 20 ms while loads run, and says when one of them must be ended now.
+    """Looks every 10 to 20 ms while loads and calls run, and says when one of them must be ended now.
 
     The line is limit − reserve. The quick reading counts page cache, so it is above the line for
     good in a container that has read much; only then the exact one is taken.
     """
 
     def __init__(self, source: Source, reserve_bytes: int) -> None:
+        #: Less than twice the reserve was left at the last look: the next should come soon.
+        self.is_close = False
         self._source = source
         self._reserve_bytes = reserve_bytes
         # The last time a worker was to be ended, and the use at that time.
@@ -277,7 +279,9 @@ class Watchdog:
         Within that time a further worker is asked for only when use has still grown by a quarter
         of the reserve.
         """
-        if self._source.usage().free_bytes >= self._reserve_bytes:
+        free_bytes = self._source.usage().free_bytes
+        self.is_close = free_bytes < 2 * self._reserve_bytes
+        if free_bytes >= self._reserve_bytes:
             self._ended_s = None
             return False
         reading = self._source.used()

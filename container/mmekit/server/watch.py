@@ -68,6 +68,8 @@ class Watch:
         self.throttle = throttle
         self.cpus = cpus
         self._ticks = 0
+        #: When memory was last looked at.
+        self._looked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         #: When the cgroup had been throttled for how long; one entry a tick, for the last seconds.
         self._throttled: deque[tuple[float, int]] = deque(maxlen=_THROTTLE_HISTORY)
@@ -91,9 +93,11 @@ class Watch:
     def tick(self, now: float) -> None:
         self._ticks += 1
         is_pool_tick = self._ticks % _POOL_EVERY == 0
-        # Without a running job nothing grows, stalls or comes due: an idle server should cost nothing.
+        # Without a job nothing grows, stalls or comes due: an idle server should cost nothing.
         busy = any(worker.job for worker in self.fleet.workers.values())
-        if (busy and self._ticks % 2 == 0) or is_pool_tick:
+        is_memory_tick = self.watchdog.is_close or self._ticks % 2 == 0
+        if is_pool_tick or (is_memory_tick and (busy or self._has_run())):
+            self._looked_at = now
             self._throttled.append((now, self.throttle.read() or 0))
             if self.watchdog.tick(now):
                 self._save_memory()
@@ -106,6 +110,10 @@ class Watch:
             self._check_pool(now)
 
     # --- memory ------------------------------------------------------------------------------
+
+    def _has_run(self) -> bool:
+        """Whether a call began since the last look: many short ones may all fall between two ticks."""
+        return any(worker.last_call_at >= self._looked_at for worker in self.fleet.workers.values())
 
     def _save_memory(self) -> None:
         """Usage is above the line: end the worker that took most of it, before the kernel takes one."""
