@@ -72,7 +72,7 @@ def test_a_header_is_found_in_any_case_and_the_first_wins() -> None:
     assert request.header(b"x-a") == b"1"
     assert request.header(b"accept") == b"text/csv"
     assert request.header(b"x-b") is None
-    assert request.repeats_headers
+    assert request.first == {b"x-a": b"1", b"accept": b"text/csv"}
 
 
 def test_an_error_is_answered_with_code_type_and_message() -> None:

@@ -240,13 +240,16 @@ class Connection(asyncio.Protocol):
         request = Request(
             method.decode(), path, query, headers, b"", "1.1", parser.should_keep_alive(), self._peer
         )
-        self._check_version(request)
+        # Asking the parser costs more, and no other version keeps a connection that is not asked to stay.
+        if not request.keep_alive or b"connection" in request.first:
+            self._check_version(request)
         self._phase = _BODY
         self._head_bytes = 0
         size = body_size(request, limits)
         self._incoming = exchange = Exchange(request, self)
         if size:
-            exchange.expects_continue = expects_continue(request)
+            if b"expect" in request.first:
+                exchange.expects_continue = expects_continue(request)
             exchange.reserved = size
             exchange.admitted = self._budget.reserve(size, exchange)
 
@@ -284,9 +287,6 @@ class Connection(asyncio.Protocol):
     # --- reading ---------------------------------------------------------------------------------
 
     def _check_version(self, request: Request) -> None:
-        # Asking the parser costs more, and no other version keeps a connection that is not asked to stay.
-        if request.keep_alive and request.header(b"connection") is None:
-            return
         request.version = self._parser.get_http_version()
         if request.version not in ("1.1", "1.0"):
             raise Refusal(bad_version(request.version))

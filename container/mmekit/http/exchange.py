@@ -86,23 +86,34 @@ class Exchange:
     def state(self) -> State:
         return self._state
 
-    def respond(self, response: Response) -> None:
-        """Send the whole answer in one write.
+    def respond(self, response: Response, lines: bytes = b"") -> None:
+        """Send the whole answer in one write; ``lines`` are further header lines, sent as they are.
 
         Raises ValueError for a head that cannot be sent; the exchange is then as before.
         """
+        self.answer(response.status, response.headers, response.body, response.reason, lines)
+
+    def answer(
+        self,
+        status: int,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes | bytearray,
+        reason: str | None = None,
+        lines: bytes = b"",
+    ) -> None:
+        """Do the same with the parts of a response."""
         if self._state is not _WAITING or self.closed:
             self._refuse("respond()")
             return
         channel = self._channel
         pulse = channel.pulse
-        status, body = response.status, response.body
         keep_alive = not (self.last or pulse.stopping or status >= pulse.closes_from)
-        own = pulse.lines + _CONNECTION[keep_alive]
         bodiless = status in BODILESS
-        if not bodiless:
-            own = b"%bcontent-length: %d\r\n" % (own, len(body))
-        head = encode_head(status, response.reason, response.headers, own)
+        if bodiless:
+            own = b"%b%b%b" % (lines, pulse.lines, _CONNECTION[keep_alive])
+        else:
+            own = b"%b%b%bcontent-length: %d\r\n" % (lines, pulse.lines, _CONNECTION[keep_alive], len(body))
+        head = encode_head(status, reason, headers, own)
         self._state = _ENDED
         if bodiless or self.request.method == "HEAD":
             channel.write(head)
@@ -114,9 +125,15 @@ class Exchange:
         channel.exchange_ended(self, keep_alive)
 
     def start(
-        self, status: int, headers: Sequence[tuple[bytes, bytes]] = (), reason: str | None = None
+        self,
+        status: int,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        reason: str | None = None,
+        lines: bytes = b"",
     ) -> None:
         """Send the head of an answer of unknown length: chunked, or ended by closing for HTTP/1.0 clients.
+
+        ``lines`` as in ``respond``.
 
         Raises ValueError for a head that cannot be sent; the exchange is then as before.
         """
@@ -127,7 +144,7 @@ class Exchange:
         chunked = status not in BODILESS and self.request.version != "1.0"
         closes = self.last or pulse.stopping or status >= pulse.closes_from
         keep_alive = not closes and (chunked or status in BODILESS)
-        own = pulse.lines + _CONNECTION[keep_alive]
+        own = lines + pulse.lines + _CONNECTION[keep_alive]
         if chunked:
             own += b"transfer-encoding: chunked\r\n"
         head = encode_head(status, reason, headers, own)

@@ -91,8 +91,9 @@ class BodyBudget:
 
     def reserve(self, size: int, waiter: Waiter) -> bool:
         """Reserve ``size`` bytes and return True, or put ``waiter`` in the line, to ``admit`` later."""
-        if not self._line and self._fits(size):
-            self.used_bytes += size
+        used_bytes = self.used_bytes
+        if not self._line and (used_bytes + size <= self.limit_bytes or not used_bytes):  # as in _fits
+            self.used_bytes = used_bytes + size
             return True
         self._line[waiter] = size
         return False

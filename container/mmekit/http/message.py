@@ -51,17 +51,18 @@ class Request:
     """One request, complete.
 
     ``path`` and ``query`` are as sent, still percent-encoded; the query is without its "?". ``headers`` are
-    in the order and spelling of the wire. ``version`` is "1.0" or "1.1", ``peer`` "host:port", "unix" or "".
+    in the order and spelling of the wire; ``first`` has the first value of each by its name in lower case.
+    ``version`` is "1.0" or "1.1", ``peer`` "host:port", "unix" or "".
     """
 
-    __slots__ = ("_first", "body", "headers", "keep_alive", "method", "path", "peer", "query", "version")
+    __slots__ = ("body", "first", "headers", "keep_alive", "method", "path", "peer", "query", "version")
 
     def __init__(
         self,
         method: str,
         path: str,
         query: str = "",
-        headers: Sequence[tuple[bytes, bytes]] = (),
+        headers: Headers | None = None,
         body: bytes | bytearray = b"",
         version: str = "1.1",
         keep_alive: bool = True,
@@ -70,23 +71,18 @@ class Request:
         self.method = method
         self.path = path
         self.query = query
-        self.headers = headers
+        self.headers = headers = headers if headers is not None else []
         self.body = body
         self.version = version
         self.keep_alive = keep_alive
         self.peer = peer
-        first = self._first = {name.lower(): value for name, value in headers}
+        first = self.first = {name.lower(): value for name, value in headers}
         if len(first) != len(headers):
-            self._first = {name.lower(): value for name, value in reversed(headers)}
+            self.first = {name.lower(): value for name, value in reversed(headers)}
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of ``name``, given in lower case; the first one where it was sent twice."""
-        return self._first.get(name)
-
-    @property
-    def repeats_headers(self) -> bool:
-        """Whether a header name occurs more than once."""
-        return len(self._first) != len(self.headers)
+        return self.first.get(name)
 
 
 class Response:
@@ -131,10 +127,11 @@ def encode_head(status: int, reason: str | None, headers: Sequence[tuple[bytes, 
     line = _STATUS_LINES.get(status)
     if line is None or reason is not None or status < 200:
         line = _status_line(status, reason)
-    for name, _ in headers:
-        if name not in _good_names:
-            _check_name(name)
-    fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+    fields = b""
+    for field in headers:
+        if field[0] not in _good_names:
+            _check_name(field[0])
+        fields += b"%b: %b\r\n" % field
     if fields.count(b"\n") != len(headers) or fields.count(b"\r") != len(headers) or b"\0" in fields:
         _name_bad_value(headers)
     return b"%b%b%b\r\n" % (line, fields, own)
@@ -183,9 +180,7 @@ def split_path(raw: str) -> list[str]:
 
     An encoded slash stays part of its segment. Raises BadRequest for text that is not percent-encoded UTF-8.
     """
-    segments = raw.split("/")
-    if raw.startswith("/"):
-        del segments[0]
+    segments = (raw[1:] if raw[:1] == "/" else raw).split("/")
     while segments and not segments[-1]:
         segments.pop()
     if "%" not in raw:

@@ -32,14 +32,15 @@ def check_head_size(url: bytes, headers: Headers, limits: Limits) -> None:
 
 def body_size(request: Request, limits: Limits) -> int:
     """Return how many bytes to reserve for the body announced; refuse what is not safe to read."""
-    if request.repeats_headers:
+    first = request.first
+    if len(first) != len(request.headers):
         _check_repeats(request)
-    if (length := request.header(b"content-length")) is not None:
+    if (length := first.get(b"content-length")) is not None:
         size = int(length)  # llhttp lets nothing but digits pass
         if size > limits.max_body_bytes:
             raise Refusal(too_large(f"{size} bytes", limits))
         return size
-    if (coding := request.header(b"transfer-encoding")) is not None:
+    if (coding := first.get(b"transfer-encoding")) is not None:
         _check_coding(coding, request.version)
         return limits.max_body_bytes
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from mmekit.errors import (
     MmekitError,
@@ -21,7 +21,7 @@ from mmekit.errors import (
 from mmekit.server.model import MEMORY_S, Model, State
 from mmekit.server.queues import Caller, Pending
 from mmekit.server.statistics import Statistics
-from mmekit.server.workers import Job, Worker
+from mmekit.server.workers import Body, Job, Worker
 from mmekit.worker.messages import (
     Answer,
     Call,
@@ -32,9 +32,14 @@ from mmekit.worker.messages import (
     Part,
     StreamEnd,
     StreamStart,
+    split,
 )
 
 _log = logging.getLogger(__name__)
+
+
+# Reading a member of an enum costs several times as much as reading a global.
+_READY, _UNLOADING = State.READY, State.UNLOADING
 
 
 class AnsweredError(MmekitError):
@@ -64,9 +69,10 @@ class Dispatcher:
         request_id: str,
         headers: Headers,
         body: bytes | bytearray,
-        query: str = "",
+        query: str,
+        now: float,
     ) -> None:
-        """Queue a request; its caller is answered later, or at once when a worker is idle.
+        """Queue a request that came ``now``; its caller is answered later, or at once when a worker is idle.
 
         ``query`` is the raw query string where it is an input of the handler.
 
@@ -74,12 +80,11 @@ class Dispatcher:
         or it is quarantined.
         """
         model = self.models.get(name)
-        if model is None or model.state is not State.READY:
+        if model is None or model.state is not _READY:
             raise _not_loaded(name, model)
         if model.quarantine:
             raise ServiceUnavailable(model.quarantine, None)
         pending = Pending(caller, request_id, headers, body, query)
-        now = time.monotonic()
         if not model.queue and (worker := _free_worker(model)):
             self._run(model, worker, [pending], now)
         else:
@@ -88,13 +93,14 @@ class Dispatcher:
 
     def kick(self, model: Model) -> None:
         """Start a call of this model on an idle worker that holds it, or let it wait for one."""
+        idle = None
         for worker in model.workers:
             worker.waiting.add(model.name)
-        for worker in model.workers:
-            if worker.idle:
-                self.next(worker)
-                return
-        if not model.workers and model.queue:
+            if idle is None and worker.job is None and worker.idle:
+                idle = worker
+        if idle is not None:
+            self.next(idle)
+        elif not model.workers and model.queue:
             self.reload(model)
 
     # --- choosing --------------------------------------------------------------------------------
@@ -145,12 +151,13 @@ class Dispatcher:
         model.running += 1
         worker.last_call_at = now
         queued = self.statistics.of(model.name).queued
+        calls, bodies = [], []
         for each in batch:
             queued.observe(now - each.enqueued_at if each.enqueued_at else 0.0)
-        calls = [Call(each.request_id, each.headers, len(each.body), each.query) for each in batch]
+            calls.append(Call(each.request_id, each.headers, len(each.body), each.query))
+            bodies.append(each.body)
         run = _Run(self, model, worker, batch)
         message = Invoke(model.name, calls, batch[0].alone)
-        bodies = [pending.body for pending in batch]
         run.job = Job(message, bodies, model.timeout_s, run.on_message, run.on_lost, run.on_unread)
         worker.run(run.job)
 
@@ -198,7 +205,7 @@ class Dispatcher:
         self._drained(model)
 
     def _drained(self, model: Model) -> None:
-        if model.state is State.UNLOADING and not model.running and not model.queue:
+        if model.state is _UNLOADING and not model.running and not model.queue:
             model.drained.set()
 
     # --- time --------------------------------------------------------------------------------------
@@ -271,24 +278,15 @@ class _Run:
                 caller.fail(error)
 
     def _answer(self, message: Answer, body: bytes | bytearray) -> None:
-        if len(self.batch) == 1:
-            self._reply(self.batch[0].caller, message, 0, body)
-            return
-        view = memoryview(body)
-        start = 0
-        for index, pending in enumerate(self.batch):
-            length = message.replies[index].length
-            self._reply(pending.caller, message, index, view[start : start + length])
-            start += length
-
-    def _reply(
-        self, caller: Caller, message: Answer, index: int, body: bytes | bytearray | memoryview
-    ) -> None:
-        reply = message.replies[index]
-        if reply.failure is None:
-            caller.answer(reply, body)
-        else:
-            caller.fail(AnsweredError(reply.failure))
+        replies = message.replies
+        pieces: Sequence[Body] = (body,)
+        if len(replies) > 1:
+            pieces = split(memoryview(body), [reply.length for reply in replies])
+        for pending, reply, piece in zip(self.batch, replies, pieces, strict=True):
+            if reply.failure is None:
+                pending.caller.answer(reply, piece)
+            else:
+                pending.caller.fail(AnsweredError(reply.failure))
 
     def _part(self, caller: Caller, body: bytes | bytearray) -> None:
         if caller.gone or self.cut:

@@ -123,11 +123,12 @@ class ModelQueue:
             if head.caller.gone:
                 self._drop_head()
                 continue
-            if taken and (head.alone or size + len(head.body) > MAX_BATCH_BYTES):
+            length = len(head.body)
+            if taken and (head.alone or size + length > MAX_BATCH_BYTES):
                 break
             self._drop_head()
             taken.append(head)
-            size += len(head.body)
+            size += length
             if head.alone:
                 break
         return taken

@@ -162,7 +162,9 @@ class Routes:
             session.json(200, openapi.model_document(self.registry.config, self.registry.get(name)))
             return
         session.kind = _PREDICTION
-        self.dispatcher.invoke(name, session, session.request_id, list(request.headers), request.body, query)
+        self.dispatcher.invoke(
+            name, session, session.request_id, request.headers, request.body, query, session.started_at
+        )
 
     def _only_model(self, request: Request) -> str:
         """Return the model of ``/invocations``: named in the query, else the only one there is."""

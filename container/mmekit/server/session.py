@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import random
+import os
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -13,15 +15,18 @@ import orjson
 
 from mmekit.errors import MmekitError, PredictionFailed
 from mmekit.http.exchange import Exchange
-from mmekit.http.message import Request, Response, error_response
+from mmekit.http.message import Request, error_response
 from mmekit.server.access import AccessLog
 from mmekit.server.statistics import Statistics
 from mmekit.worker.messages import Headers, Reply
 
 _log = logging.getLogger(__name__)
 
-#: Ids must differ, they need not be secret: twelve times as fast as the kernel's.
-_random = random.Random()
+#: Ids of requests have the form of a UUID, version 4 (MMS: x-request-id). They must differ, they need not
+#: be secret: what is random is drawn once for a server, which then counts.
+_ID = uuid.UUID(bytes=os.urandom(16), version=4)
+_ID_START = str(_ID)[:24]
+_ids = itertools.count(_ID.node >> 1)
 
 _JSON = (b"content-type", b"application/json")
 
@@ -42,7 +47,7 @@ class Kind(Enum):
 
 
 # Reading a member of an enum costs several times as much as reading a global.
-_MANAGEMENT, _PREDICTION, _POLL = Kind.MANAGEMENT, Kind.PREDICTION, Kind.POLL
+_PREDICTION, _POLL = Kind.PREDICTION, Kind.POLL
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class Manners:
         self.statistics.statuses[status] += 1
         if self.access is not None:
             request.path, request.query = request.path[:_MAX_REFUSED], request.query[:_MAX_REFUSED]
-            self.access.answered(request, status, 0.0, 0)
+            self.access.answered(request, status, time.monotonic(), 0.0, 0)
 
 
 class Session:
@@ -72,16 +77,15 @@ class Session:
     However it ends, it is counted and logged once: answered, or with 499 when its client leaves.
     """
 
-    __slots__ = ("exchange", "kind", "manners", "model", "request_id", "started_at")
+    kind = Kind.MANAGEMENT
+    #: The model that is asked, once that is known.
+    model = ""
 
     def __init__(self, exchange: Exchange, manners: Manners) -> None:
         self.exchange = exchange
         self.manners = manners
-        self.request_id = _request_id()
+        self.request_id = f"{_ID_START}{next(_ids):012x}"
         self.started_at = time.monotonic()
-        self.kind = _MANAGEMENT
-        #: The model that is asked, once that is known.
-        self.model = ""
         exchange.on_close = self.client_left
 
     def json(self, status: int, value: object, reason: str | None = None) -> None:
@@ -96,7 +100,11 @@ class Session:
 
     def send(self, status: int, headers: Headers, body: bytes | bytearray, reason: str | None = None) -> None:
         """Answer. Raises ValueError for what cannot be a head; nothing is sent then."""
-        self.exchange.respond(Response(status, self.completed(headers), body, reason))
+        if self.manners.cors:
+            headers = self._with_cors(headers)
+        self.exchange.answer(
+            status, headers, body, reason, b"x-request-id: %b\r\n" % self.request_id.encode()
+        )
         if not self.exchange.closed:
             self.ended(status, len(body))
 
@@ -108,37 +116,31 @@ class Session:
         """Count and log the request; ``size``: bytes of the answer's body."""
         exchange, manners = self.exchange, self.manners
         exchange.on_close = None  # with it the two would hold each other
-        seconds = time.monotonic() - self.started_at
+        now = time.monotonic()
+        seconds = now - self.started_at
         manners.statistics.statuses[status] += 1
         if self.kind is _PREDICTION:
             manners.statistics.predicted(self.model, status, seconds)
         if manners.access is not None:
             is_poll = self.kind is _POLL
             manners.access.answered(
-                exchange.request, status, seconds, size, self.request_id, self.model, is_poll
+                exchange.request, status, now, seconds, size, self.request_id, self.model, is_poll
             )
 
-    def completed(self, headers: Headers) -> Headers:
-        """Return the headers with those that every answer has."""
-        headers.append((b"x-request-id", self.request_id.encode()))
-        if self.manners.cors:
-            present = {name.lower() for name, _ in headers}
-            headers += [header for header in self.manners.cors if header[0] not in present]
-        return headers
+    def _with_cors(self, headers: Headers) -> Headers:
+        present = {name.lower() for name, _ in headers}
+        return [*headers, *(header for header in self.manners.cors if header[0] not in present)]
 
 
 class Prediction(Session):
     """A session that waits for a model: the dispatcher's Caller over an HTTP exchange."""
 
-    __slots__ = ("broken", "sent", "status")
-
-    def __init__(self, exchange: Exchange, manners: Manners) -> None:
-        super().__init__(exchange, manners)
-        #: The head of a streamed answer could not be sent; the client knows already.
-        self.broken = False
-        # Of a streamed answer: bytes of its body so far
-        self.status = 0
-        self.sent = 0
+    # Most answers leave these as they are: class attributes cost nothing per request.
+    #: The head of a streamed answer could not be sent; the client knows already.
+    broken = False
+    # Of a streamed answer: its status, and bytes of its body so far
+    status = 0
+    sent = 0
 
     @property
     def gone(self) -> bool:
@@ -156,7 +158,10 @@ class Prediction(Session):
         self.exchange.on_drain = on_drain
         self.status = status
         try:
-            self.exchange.start(status, self.completed(headers), reason or None)
+            if self.manners.cors:
+                headers = self._with_cors(headers)
+            line = b"x-request-id: %b\r\n" % self.request_id.encode()
+            self.exchange.start(status, headers, reason or None, line)
         except ValueError as error:
             self.broken = True
             self.fail(PredictionFailed(f"The model's answer cannot be sent: {error}"))
@@ -185,9 +190,3 @@ class Prediction(Session):
             self.manners.statistics.cut_answers += 1
             self.exchange.abort()
         self.ended(self.status, self.sent)
-
-
-def _request_id() -> str:
-    """Return a new id in the form of a UUID, version 4 (MMS: x-request-id)."""
-    digits = f"{_random.getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"

@@ -51,6 +51,9 @@ _REAP_GRACE_S = 2.0
 #: How long a clone waits for the worker to end its call; a load may be quicker than that.
 _CLONE_WAIT_S = 10.0
 
+#: After these the job goes on. A tuple of types made here: a union would be made anew for each frame.
+_MORE_COMES = frozenset({StreamStart, Part, CloneReady})
+
 Body: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -350,20 +353,21 @@ class Worker(asyncio.Protocol):
             if job is None:
                 _log.error("Worker %d sent %s without a job.", self.number, type(message).__name__)
                 continue
-            if not isinstance(message, StreamStart | Part | CloneReady):
+            if type(message) not in _MORE_COMES:
                 # The worker gets its next job before anybody is answered: it need not wait for that.
                 self.job = None
-                self.resume_stream()  # its end came in the same read as the part that asked for a pause
+                if self.stream_paused:  # its end came in the same read as the part that asked for that
+                    self.resume_stream()
                 self._next_job(job)
             job.on_message(message, body)
 
     def _next_job(self, last: Job) -> None:
         """Loads come before requests, but not one load after the other while requests wait."""
-        if isinstance(last.message, Invoke):
+        if self.control and isinstance(last.message, Invoke):
             self.next_control()
         if self.job is None:
             self.on_idle(self)
-        if self.job is None:
+        if self.control and self.job is None:
             self.next_control()
 
     def connection_lost(self, exc: Exception | None) -> None:

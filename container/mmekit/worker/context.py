@@ -302,6 +302,11 @@ class Context:
 
     # --- the answers
 
+    @property
+    def is_answer_set(self) -> bool:
+        """Whether anything may have been set on the answers: somebody asked for their processors."""
+        return self._processors is not None
+
     def set_response_content_type(self, idx: int, value: str) -> None:
         self.set_response_header(idx, "content-type", value)
 

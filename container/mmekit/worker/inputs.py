@@ -44,10 +44,9 @@ class Part:
     value: bytes | bytearray | memoryview
 
 
-def is_plain(query: str, content_type: str | None) -> bool:
-    """Whether the body as it is is the only input."""
-    media = media_type(content_type)
-    return not query and media != _MULTIPART and media.lower() != _FORM
+def has_parts(media: str) -> bool:
+    """Whether a body of this media type consists of several inputs; each other one is an input itself."""
+    return media == _MULTIPART or media.lower() == _FORM
 
 
 def media_type(content_type: str | None) -> str:

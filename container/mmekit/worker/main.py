@@ -76,6 +76,10 @@ _SERVERS_HEADERS = frozenset(
 )
 
 
+#: Bodies that are not streamed. A tuple made once: a union in a call is made anew each time.
+_WHOLE = (bytes, bytearray, memoryview, str)
+
+
 class Worker:
     """Holds models by name and answers the server's messages, one after the other."""
 
@@ -328,9 +332,7 @@ def _requests(calls: list[Call], body: bytes | bytearray) -> list[Request]:
 
 
 def _streams(result: loader.Result) -> bool:
-    return not isinstance(result, BaseException) and not isinstance(
-        result.body, bytes | bytearray | memoryview | str
-    )
+    return not isinstance(result, BaseException) and not isinstance(result.body, _WHOLE)
 
 
 def _parts(body: bytes | Iterator[bytes | str]) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from mmekit.errors import BadRequest, MmekitError
 from mmekit.worker import inputs
@@ -41,27 +41,32 @@ class Service:
 
     def _answer_readable(self, requests: Sequence[Request]) -> list[Response | Exception]:
         """Give the handler the requests that can be read; the others are their clients' mistakes."""
-        found = [_attempt_read(request, self._decode) for request in requests]
-        calls = [
-            (request, each)
-            for request, each in zip(requests, found, strict=True)
-            if not isinstance(each, BadRequest)
-        ]
-        answers = iter(self._attempt(calls) if calls else ())
-        return [each if isinstance(each, BadRequest) else next(answers) for each in found]
+        calls: list[_Call] = []
+        mistakes: list[tuple[int, BadRequest]] = []
+        for index, request in enumerate(requests):
+            try:
+                calls.append(_read(request, self._decode))
+            except BadRequest as error:
+                mistakes.append((index, error))
+        answers = self._attempt(calls) if calls else []
+        for index, mistake in mistakes:
+            answers.insert(index, mistake)
+        return answers
 
-    def _attempt(self, calls: Sequence[tuple[Request, _Inputs]]) -> list[Response | Exception]:
+    def _attempt(self, calls: Sequence[_Call]) -> list[Response | Exception]:
         try:
-            return [*self._answer(calls)]
+            return self._answer(calls)
         except Exception as error:  # noqa: BLE001 - the border of a call: its error is its answer
             if is_success(error):
                 return [Response(b"error", None) for _ in calls]
             return [error] * len(calls)
 
-    def _answer(self, calls: Sequence[tuple[Request, _Inputs]]) -> list[Response]:
-        self._context.begin([request for request, _ in calls], [each.types for _, each in calls])
+    def _answer(self, calls: Sequence[_Call]) -> list[Response | Exception]:
+        context = self._context
+        requests, data, types = zip(*calls, strict=True)
+        context.begin(requests, types)
         try:
-            returned = self._entry_point([each.data for _, each in calls], self._context)
+            returned = self._entry_point([*data], context)
             if isinstance(returned, Iterator) and len(calls) == 1:
                 returned = [returned]
             bodies = [_body(element) for element in _elements(returned, len(calls))]
@@ -70,30 +75,28 @@ class Service:
         except Exception as error:
             raise HandlerRaised("Prediction failed") from error
         # After the bodies: a generator sets status and headers before its first part.
-        processors = self._context.request_processor or []
+        if not context.is_answer_set:
+            return [Response(body, None) for body in bodies]
+        processors = context.request_processor or []
         return [_response(body, processor) for body, processor in zip(bodies, processors, strict=True)]
 
 
-class _Inputs(NamedTuple):
-    """What a handler gets of one request, and the content type of each of its inputs."""
+#: Made once: a union in a call is made anew each time.
+_BYTES_OR_STR = (bytes, bytearray, memoryview, str)
 
-    data: dict[str, Any]
-    types: dict[str, str]
-
-
-def _attempt_read(request: Request, decode: bool) -> _Inputs | BadRequest:
-    try:
-        return _read(request, decode)
-    except BadRequest as error:
-        return error
+#: A request, what the handler gets of it, and the content type of each of its inputs.
+_Call: TypeAlias = tuple[Request, dict[str, Any], dict[str, str]]
 
 
-def _read(request: Request, decode: bool) -> _Inputs:
+def _read(request: Request, decode: bool) -> _Call:
     content_type = request.content_type
-    if not decode and inputs.is_plain(request.query, content_type):
-        return _Inputs({"body": _bytearray(request.body)}, {"body": inputs.media_type(content_type)})
+    if not (decode or request.query):
+        media = inputs.media_type(content_type)
+        if not inputs.has_parts(media):
+            return request, {"body": _bytearray(request.body)}, {"body": media}
     parts = [*inputs.parts_of(request.query, content_type, request.body)]
-    return _Inputs(
+    return (
+        request,
         {part.name: inputs.value_of(part, decode) for part in parts},
         {part.name: part.content_type for part in parts},
     )
@@ -122,7 +125,7 @@ def _body(element: Any) -> bytes | Iterator[bytes]:
         parts = (_part(part) for part in element)
         # The first part is made now: a generator that fails at its start is an error, not half a 200.
         return chain([next(parts, b"")], parts)
-    if isinstance(element, bytes | bytearray | memoryview | str):
+    if isinstance(element, _BYTES_OR_STR):
         return _part(element)
     try:
         return json.dumps(element, indent=2).encode()
@@ -131,6 +134,8 @@ def _body(element: Any) -> bytes | Iterator[bytes]:
 
 
 def _part(part: Any) -> bytes:
+    if type(part) is bytes:
+        return part
     if isinstance(part, str):
         return part.encode()
     if isinstance(part, bytes | bytearray | memoryview):
