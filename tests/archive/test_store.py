@@ -303,6 +303,22 @@ class _Site(BaseHTTPRequestHandler):
         self.release.wait(60)
         self.close_connection = True
 
+    def _head_in_drops(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
+        self._drip()
+
+    def _body_in_drops(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self._drip()
+
+    def _drip(self) -> None:
+        """Send a byte now and then: each begins a socket's timeout anew."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            while not self.release.wait(0.02):
+                self.wfile.write(b"x")
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -374,6 +390,13 @@ def test_a_download_that_fails_says_why(tmp_path: Path, site: str, path: str, re
 @pytest.mark.parametrize("path", ["/stalls", "/silent"])
 def test_a_download_that_stands_still_times_out(tmp_path: Path, site: str, path: str) -> None:
     error = failed(tmp_path, site + path, silence_s=0.2)
+    assert isinstance(error, DownloadModelError)
+    assert error.message == f"Download model timeout: {site}{path}"
+
+
+@pytest.mark.parametrize("path", ["/head_in_drops", "/body_in_drops", "/stalls"])
+def test_a_download_ends_at_its_deadline_whatever_still_comes(tmp_path: Path, site: str, path: str) -> None:
+    error = failed(tmp_path, site + path, download_timeout_s=0.3)
     assert isinstance(error, DownloadModelError)
     assert error.message == f"Download model timeout: {site}{path}"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -25,9 +27,23 @@ def download(
     than ``max_bytes``; ModelNotFound for a url that is none; what ``check`` raises, which is called with
     each part that comes.
     """
+    with _Deadline(deadline) as end:
+        try:
+            _download(url, target, max_bytes, silence_s, check, end)
+        except DownloadModelError as error:
+            if end.passed:
+                raise _timeout(url) from error
+            raise
+        if end.passed:  # a body of unknown length may have ended by it
+            raise _timeout(url)
+
+
+def _download(
+    url: str, target: Path, max_bytes: int, silence_s: float, check: Callable[[], None], end: _Deadline
+) -> None:
     received = 0
     try:
-        with _opener().open(url, timeout=silence_s) as response:
+        with _opener(end).open(url, timeout=silence_s) as response:
             if response.status != 200:
                 raise _failed(url, f", code: {response.status}")
             expected = response.length  # None when it is not said
@@ -38,8 +54,6 @@ def download(
                     received += len(chunk)
                     if received > max_bytes:
                         raise _too_large(url, max_bytes)
-                    if time.monotonic() > deadline:
-                        raise TimeoutError
                     check()
                     out.write(chunk)
             if expected is not None and received < expected:
@@ -48,10 +62,10 @@ def download(
         error.close()
         raise _failed(url, f", code: {error.code}") from error
     except TimeoutError as error:
-        raise DownloadModelError(f"Download model timeout: {url:.500}") from error
+        raise _timeout(url) from error
     except URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise DownloadModelError(f"Download model timeout: {url:.500}") from error
+            raise _timeout(url) from error
         raise _failed(url, f" ({error.reason})") from error
     except (http.client.InvalidURL, ValueError) as error:
         raise ModelNotFound(f"Invalid model url: {url!r:.500} ({error}).") from error
@@ -87,19 +101,91 @@ class _Target:
         self._written += len(data)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+class _Deadline:
+    """Ends the connections of a download when its time is over, also while they wait for a head.
+
+    A timeout of a socket begins anew with each byte, so a server that sends few could hold it for ever.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.passed = False
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def add(self, connection: socket.socket) -> None:
+        self._sockets.append(connection)
+        if self.passed:
+            _shut_down(connection)
+
+    def _end(self) -> None:
+        self.passed = True
+        for connection in self._sockets.copy():
+            _shut_down(connection)
+
+
+def _shut_down(connection: socket.socket) -> None:
+    try:
+        # Not SSLSocket's own, which changes the object that another thread reads from.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    except OSError:
+        pass  # it has ended already
+
+
+def _opener(end: _Deadline) -> urllib.request.OpenerDirector:
     """Return an opener of http and https alone; urllib's own also opens ftp, file and data."""
+
+    class Bounded:
+        """Tells ``end`` of each socket that http.client makes, with TLS or without."""
+
+        _sock: socket.socket | None = None
+
+        @property
+        def sock(self) -> socket.socket | None:
+            return self._sock
+
+        @sock.setter
+        def sock(self, connection: socket.socket | None) -> None:
+            self._sock = connection
+            if connection is not None:
+                end.add(connection)
+
+    class Http(Bounded, http.client.HTTPConnection):
+        pass
+
+    class Https(Bounded, http.client.HTTPSConnection):
+        pass
+
+    class HttpHandler(urllib.request.HTTPHandler):
+        def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Http, request)
+
+    class HttpsHandler(urllib.request.HTTPSHandler):
+        def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Https, request)
+
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
+        HttpHandler,
+        HttpsHandler,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPRedirectHandler,
         urllib.request.HTTPErrorProcessor,
     ):
         opener.add_handler(handler())
     return opener
+
+
+def _timeout(url: str) -> DownloadModelError:
+    return DownloadModelError(f"Download model timeout: {url:.500}")
 
 
 def _failed(url: str, reason: str) -> DownloadModelError:
