@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mmekit import process
 from tests.support.server import Server, image_server, plain_model, until
 
 MIB = 1024 * 1024
@@ -503,3 +504,32 @@ def test_requests_that_waited_past_the_deadline_are_answered_504(tmp_path: Path)
         assert "the request waited 1 s and no worker came free" in late.message
         assert all(answer.seconds < 3 for answer in answers)
         assert json.loads(server.invoke("a", "facts").body)["model"] == "a"
+
+
+# --- what calls leave behind ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"facts", "text/plain", 200),
+        (b"stream 2 10 0", "text/plain", 200),
+        (b"raise", "text/plain", 503),
+        (b"unheard_of", "text/plain", 503),
+        (b"a=%zz", "application/x-www-form-urlencoded", 400),
+    ],
+)
+def test_a_body_is_let_go_with_its_answer(
+    tmp_path: Path, body: bytes, content_type: str, status: int
+) -> None:
+    """In server and worker, however the call ends, and without waiting for the collector."""
+    body += b" " * (16 * MIB)
+    with image_server(tmp_path, ["a"], MMEKIT_WORKERS="1", MMEKIT_MAX_COPIES="1") as server:
+        pids = (server.pid, server.invoke("a", "facts").json["pid"])
+        before = [process.anonymous_bytes(pid) for pid in pids]
+        most = 0
+        for _ in range(30):
+            assert server.invoke("a", body, content_type).status == status
+            now = [process.anonymous_bytes(pid) for pid in pids]
+            most = max(most, *(grown - first for first, grown in zip(before, now, strict=True)))
+    assert most < 120 * MIB

@@ -341,6 +341,7 @@ def test_page_cache_up_to_the_limit_ends_nothing(watchdog: Watchdog, machine: Ma
     machine.cache = machine.limit_bytes - machine.used_now
 
     assert not watchdog.tick(0.0)
+    assert not watchdog.is_close
 
 
 def test_below_the_line_only_the_quick_reading_is_taken(machine: Machine) -> None:

@@ -373,11 +373,14 @@ def test_a_large_body_goes_to_its_worker_in_pieces_and_the_loop_goes_on() -> Non
         assert transport is not None
         worker._transport = _Counting(transport, written)  # type: ignore[assignment]
 
-        def on_message(message: Message, _body: bytes | bytearray) -> bool:
-            done.append(message)
-            return True
+        class Noted(Job):
+            def on_message(self, message: Message, _body: bytes | bytearray) -> None:
+                done.append(message)
 
-        job = Job(Invoke("m", [Call("1", [], len(body))]), [body], 60, on_message, lambda error: None)
+            def on_lost(self, error: MmekitError) -> None:
+                raise error
+
+        job = Noted(Invoke("m", [Call("1", [], len(body))]), [body], 60)
         turns, ticking = 0, True
 
         async def tick() -> None:

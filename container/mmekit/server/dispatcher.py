@@ -156,17 +156,16 @@ class Dispatcher:
             queued.observe(now - each.enqueued_at if each.enqueued_at else 0.0)
             calls.append(Call(each.request_id, each.headers, len(each.body), each.query))
             bodies.append(each.body)
-        run = _Run(self, model, worker, batch)
         message = Invoke(model.name, calls, batch[0].alone)
-        run.job = Job(message, bodies, model.timeout_s, run.on_message, run.on_lost, run.on_unread)
-        worker.run(run.job)
+        worker.run(_Run(self, model, worker, batch, message, bodies))
 
     # --- ends of calls ---------------------------------------------------------------------------
 
-    def finished(self, model: Model, job: Job) -> None:
+    def finished(self, model: Model, run: _Run) -> None:
         """A call came to its end (from its run)."""
         model.running -= 1
-        model.learn(time.monotonic() - job.started_at)
+        run.worker.last_call_at = now = time.monotonic()
+        model.learn(now - run.started_at)
         self._drained(model)
 
     def lost(self, model: Model, batch: list[Pending], error: MmekitError) -> None:
@@ -217,7 +216,7 @@ class Dispatcher:
             if job is None or worker.retiring:
                 continue
             if worker.stream_paused:
-                if job.on_unread and worker.paused_for(now) > job.timeout_s:
+                if worker.paused_for(now) > job.timeout_s:
                     job.on_unread()
             elif now - job.started_at > job.timeout_s:
                 _log.error("Worker %d is ended: %s took over %g s.", worker.number, job.model, job.timeout_s)
@@ -240,16 +239,21 @@ class Dispatcher:
         return [model for model in others if model.queue and model.workers == [worker]]
 
 
-class _Run:
+class _Run(Job):
     """One call on its way: passes frames to its callers."""
 
-    __slots__ = ("batch", "cut", "dispatcher", "job", "model", "streaming", "worker")
-
-    job: Job
-
-    def __init__(self, dispatcher: Dispatcher, model: Model, worker: Worker, batch: list[Pending]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        model: Model,
+        worker: Worker,
+        batch: list[Pending],
+        message: Invoke,
+        bodies: Sequence[Body],
+    ) -> None:
+        super().__init__(message, bodies, model.timeout_s)
         self.dispatcher = dispatcher
-        self.model = model
+        self.called = model
         self.worker = worker
         self.batch = batch
         self.streaming = False
@@ -258,7 +262,7 @@ class _Run:
 
     def on_message(self, message: Message, body: bytes | bytearray) -> None:
         if isinstance(message, Answer):
-            self.dispatcher.finished(self.model, self.job)
+            self.dispatcher.finished(self.called, self)
             self._answer(message, body)
             return
         caller = self.batch[0].caller
@@ -268,7 +272,7 @@ class _Run:
         elif isinstance(message, Part):
             self._part(caller, body)
         elif isinstance(message, StreamEnd):
-            self.dispatcher.finished(self.model, self.job)
+            self.dispatcher.finished(self.called, self)
             error = AnsweredError(message.failure) if message.failure else None
             if self.cut:
                 return
@@ -298,18 +302,18 @@ class _Run:
         """Cut a client that does not read; the worker is free when it has come to its next part."""
         self.cut = True
         self.batch[0].caller.end_stream(
-            PredictionTimeout(f"The client read nothing for {self.job.timeout_s:g} s.")
+            PredictionTimeout(f"The client read nothing for {self.timeout_s:g} s.")
         )
         self.worker.cancel_stream()
         self.worker.resume_stream()
 
     def on_lost(self, error: MmekitError) -> None:
         if self.streaming:
-            self.dispatcher.lost(self.model, [], error)
+            self.dispatcher.lost(self.called, [], error)
             if not self.cut:
                 self.batch[0].caller.end_stream(error)
         else:
-            self.dispatcher.lost(self.model, self.batch, error)
+            self.dispatcher.lost(self.called, self.batch, error)
 
 
 def _free_worker(model: Model) -> Worker | None:

@@ -265,7 +265,7 @@ class Watchdog:
     """
 
     def __init__(self, source: Source, reserve_bytes: int) -> None:
-        #: Less than twice the reserve was left at the last look: the next should come soon.
+        #: Less than twice the reserve was free at the last look: the next should come soon.
         self.is_close = False
         self._source = source
         self._reserve_bytes = reserve_bytes
@@ -279,12 +279,13 @@ class Watchdog:
         Within that time a further worker is asked for only when use has still grown by a quarter
         of the reserve.
         """
-        free_bytes = self._source.usage().free_bytes
-        self.is_close = free_bytes < 2 * self._reserve_bytes
-        if free_bytes >= self._reserve_bytes:
+        close_bytes = 2 * self._reserve_bytes
+        if self._source.usage().free_bytes >= close_bytes:
+            self.is_close = False
             self._ended_s = None
             return False
         reading = self._source.used()
+        self.is_close = reading.free_bytes < close_bytes
         if reading.free_bytes >= self._reserve_bytes:
             self._ended_s = None
             return False

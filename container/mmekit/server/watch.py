@@ -95,12 +95,13 @@ class Watch:
         is_pool_tick = self._ticks % _POOL_EVERY == 0
         # Without a job nothing grows, stalls or comes due: an idle server should cost nothing.
         busy = any(worker.job for worker in self.fleet.workers.values())
-        is_memory_tick = self.watchdog.is_close or self._ticks % 2 == 0
-        if is_pool_tick or (is_memory_tick and (busy or self._has_run())):
+        is_even_tick = self._ticks % 2 == 0
+        if is_pool_tick or ((is_even_tick or self.watchdog.is_close) and (busy or self._has_run())):
             self._looked_at = now
-            self._throttled.append((now, self.throttle.read() or 0))
             if self.watchdog.tick(now):
                 self._save_memory()
+        if is_pool_tick or (is_even_tick and busy):
+            self._throttled.append((now, self.throttle.read() or 0))
         if busy:
             self._check_stalls(now)
         if self._ticks % _DEADLINES_EVERY == 0:
@@ -112,8 +113,12 @@ class Watch:
     # --- memory ------------------------------------------------------------------------------
 
     def _has_run(self) -> bool:
-        """Whether a call began since the last look: many short ones may all fall between two ticks."""
-        return any(worker.last_call_at >= self._looked_at for worker in self.fleet.workers.values())
+        """Whether anything ran since the last look: many short calls may all fall between two ticks."""
+        looked_at = self._looked_at
+        return any(
+            worker.last_call_at >= looked_at or worker.last_load_at >= looked_at
+            for worker in self.fleet.workers.values()
+        )
 
     def _save_memory(self) -> None:
         """Usage is above the line: end the worker that took most of it, before the kernel takes one."""

@@ -12,9 +12,9 @@ import os
 import signal
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from mmekit.errors import MmekitError, NotStarted, WorkerDied
@@ -61,26 +61,72 @@ class CannotClone(Exception):
     """Raised when a worker cannot be forked into a further one; says why."""
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(ABC):
     """What a worker runs: a message and what becomes of its answers.
 
-    ``on_message`` gets every frame of the answer. ``on_lost`` is called instead when the worker ends
-    first, with the reason.
+    Nothing that a job holds may hold the job: with the last frame of its answer the worker lets it go, and
+    the bodies of its requests with it. What waits for the collector instead may wait for long.
     """
 
-    message: Load | Unload | Invoke | Clone
-    bodies: Sequence[Body]
-    timeout_s: float
-    on_message: Callable[[Message, bytes | bytearray], None]
-    on_lost: Callable[[MmekitError], None]
-    #: Called when the client of a streamed answer takes nothing for ``timeout_s``.
-    on_unread: Callable[[], None] | None = None
-    started_at: float = 0.0
+    def __init__(
+        self, message: Load | Unload | Invoke | Clone, bodies: Sequence[Body], timeout_s: float
+    ) -> None:
+        self.message = message
+        self.bodies = bodies
+        self.timeout_s = timeout_s
+        self.started_at = 0.0
 
     @property
     def model(self) -> str:
         return self.message.model
+
+    @abstractmethod
+    def on_message(self, message: Message, body: bytes | bytearray) -> None:
+        """Take a frame of the answer."""
+
+    @abstractmethod
+    def on_lost(self, error: MmekitError) -> None:
+        """The worker has ended first, for this reason."""
+
+    def on_unread(self) -> None:  # noqa: B027 - loads and unloads stream nothing
+        """The client of a streamed answer has taken nothing for ``timeout_s``."""
+
+
+class _Asked(Job):
+    """A load or an unload, whose one answer somebody waits for."""
+
+    def __init__(self, message: Load | Unload | Clone, timeout_s: float) -> None:
+        super().__init__(message, (), timeout_s)
+        self.answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    def on_message(self, message: Message, body: bytes | bytearray) -> None:
+        if not self.answer.done():
+            self.answer.set_result(message)
+
+    def on_lost(self, error: MmekitError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class _Cloning(_Asked):
+    """A fork of the worker that runs it: its descriptors are sent when the process is ready for them."""
+
+    def __init__(
+        self, worker: Worker, model: str, fork: Fork, descriptors: Sequence[int], timeout_s: float
+    ) -> None:
+        super().__init__(Clone(model), timeout_s)
+        self._worker = worker
+        self._fork = fork
+        self._descriptors = descriptors
+
+    def on_message(self, message: Message, body: bytes | bytearray) -> None:
+        if not isinstance(message, CloneReady):
+            super().on_message(message, body)
+        elif self.answer.done():  # nobody waits any more
+            self._worker.send(Cancel())
+        elif error := self._worker.send_descriptors(self._fork, self._descriptors):
+            self.answer.set_result(Forked(self._fork.number, error))
+            self._worker.send(Cancel())
 
 
 class Worker(asyncio.Protocol):
@@ -116,6 +162,7 @@ class Worker(asyncio.Protocol):
         self.waiting: set[str] = set()
         self.job: Job | None = None
         self.control: deque[Job] = deque()
+        #: When a call last began or ended.
         self.last_call_at = 0.0
         self.last_load_at = 0.0
         #: No new work: its process is about to end.
@@ -153,7 +200,7 @@ class Worker(asyncio.Protocol):
     def run(self, job: Job) -> None:
         """Start a job now; the worker must have none."""
         assert self.job is None, f"worker {self.number} runs {self.job} already"
-        self._send(job.message, job.bodies)
+        self.send(job.message, job.bodies)
         self.job = job
         job.started_at = time.monotonic()
 
@@ -162,20 +209,10 @@ class Worker(asyncio.Protocol):
 
         Raises WorkerDied, or what the worker was ended for, when it ends first.
         """
-        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-        def on_message(reply: Message, _body: bytes | bytearray) -> None:
-            if not answer.done():
-                answer.set_result(reply)
-
-        def on_lost(error: MmekitError) -> None:
-            if not answer.done():
-                answer.set_exception(error)
-
-        job = Job(message, (), timeout_s, on_message, on_lost)
+        job = _Asked(message, timeout_s)
         self.submit(job)
         try:
-            return await answer
+            return await job.answer
         finally:
             if job in self.control:
                 self.control.remove(job)
@@ -188,37 +225,21 @@ class Worker(asyncio.Protocol):
         Raises CannotClone when it refuses, the kernel does, or a call keeps it busy for too long;
         WorkerDied, or what the worker was ended for, when it ends first.
         """
-        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-
-        def on_message(reply: Message, _body: bytes | bytearray) -> None:
-            if answer.done():
-                if isinstance(reply, CloneReady):
-                    self._send(Cancel(), ())
-            elif isinstance(reply, Forked):
-                answer.set_result(reply.error)
-            elif error := self._send_descriptors(Fork(number), [channel.fileno(), log_write]):
-                answer.set_result(error)
-                self._send(Cancel(), ())
-
-        def on_lost(error: MmekitError) -> None:
-            if not answer.done():
-                answer.set_exception(error)
-
-        job = Job(Clone(model), (), timeout_s, on_message, on_lost)
+        job = _Cloning(self, model, Fork(number), [channel.fileno(), log_write], timeout_s)
         self.submit(job)
         try:
-            await asyncio.wait([answer], timeout=_CLONE_WAIT_S)
+            await asyncio.wait([job.answer], timeout=_CLONE_WAIT_S)
             if job in self.control:
                 raise CannotClone(f"its worker was busy for {_CLONE_WAIT_S:g} s")
-            error = await answer
+            answer = await job.answer
         finally:
-            answer.cancel()
+            job.answer.cancel()
             if job in self.control:
                 self.control.remove(job)
-        if error:
-            raise CannotClone(error)
+        if isinstance(answer, Forked) and answer.error:
+            raise CannotClone(answer.error)
 
-    def _send_descriptors(self, message: Message, descriptors: Sequence[int]) -> str | None:
+    def send_descriptors(self, message: Message, descriptors: Sequence[int]) -> str | None:
         """Send a message past the transport, which has nothing left to write then; return what failed."""
         assert self._transport is not None
         descriptor = self._transport.get_extra_info("socket").fileno()
@@ -251,7 +272,7 @@ class Worker(asyncio.Protocol):
 
     def cancel_stream(self) -> None:
         """Tell the running call that its client has gone."""
-        self._send(Cancel(), ())
+        self.send(Cancel())
 
     def pause_stream(self) -> None:
         """Stop reading: the client of a streamed answer is slow."""
@@ -389,7 +410,7 @@ class Worker(asyncio.Protocol):
         while self._outgoing and not self._write_paused:
             self._write(self._outgoing.popleft())
 
-    def _send(self, message: Message, bodies: Sequence[Body]) -> None:
+    def send(self, message: Message, bodies: Sequence[Body] = ()) -> None:
         if len(bodies) == 1:
             body: Body = bodies[0]
         else:

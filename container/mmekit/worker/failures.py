@@ -77,6 +77,21 @@ def is_success(error: BaseException) -> bool:
     return _is_prediction_exception(error) and _own_status(error) == 200
 
 
+def let_go(error: BaseException) -> None:
+    """Drop the tracebacks of an exception that was described and logged, and of those it came from.
+
+    Their frames hold the call's bodies, and often the exception: only the collector would free them.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        current = waiting.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            BaseException.with_traceback(current, None)  # not people's own, which could do anything
+            waiting += [current.__cause__, current.__context__]
+
+
 def log_failure(error: BaseException, model: str, failure: Failure) -> None:
     """Log a failure; with its traceback unless it is the caller's mistake or ours by design."""
     if isinstance(error, HandlerRaised) and error.__cause__ is not None:

@@ -262,6 +262,7 @@ class Worker:
         model = self.models.get(message.model)
         failure = failures.failure_of(error, model.code_dirs if model else [], "invoke")
         failures.log_failure(error, message.model, failure)
+        failures.let_go(error)
         return failure
 
     def _check_size(self, model: str, size: int) -> None:

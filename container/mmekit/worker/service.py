@@ -70,15 +70,20 @@ class Service:
             if isinstance(returned, Iterator) and len(calls) == 1:
                 returned = [returned]
             bodies = [_body(element) for element in _elements(returned, len(calls))]
+            # After the bodies: a generator sets status and headers before its first part.
+            if not context.is_answer_set:
+                return [Response(body, None) for body in bodies]
+            processors = context.request_processor or []
+            if len(processors) != len(bodies):
+                raise HandlerRaised(
+                    f"The handler put {len(processors)} processors in context.request_processor; expected "
+                    f"one for each of the {len(bodies)} requests."
+                )
+            return [_response(body, processor) for body, processor in zip(bodies, processors, strict=True)]
         except MmekitError:
             raise
         except Exception as error:
             raise HandlerRaised("Prediction failed") from error
-        # After the bodies: a generator sets status and headers before its first part.
-        if not context.is_answer_set:
-            return [Response(body, None) for body in bodies]
-        processors = context.request_processor or []
-        return [_response(body, processor) for body, processor in zip(bodies, processors, strict=True)]
 
 
 #: Made once: a union in a call is made anew each time.
