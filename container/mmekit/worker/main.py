@@ -91,6 +91,8 @@ class Worker:
         self.times_calls = environ.get("MMEKIT_LOG_FORMAT") == "mms"
         self.models: dict[str, loader.LoadedModel] = {}
         self.reader = FrameReader()
+        #: What was raised in the call that runs; of a batch it may be one for several requests.
+        self.failed: list[BaseException] = []
 
     def run(self) -> None:
         """Serve until the server closes the channel."""
@@ -113,6 +115,8 @@ class Worker:
             raise TypeError(f"the server sent {type(message).__name__}, which is not for workers")
         if reported:
             self.report()
+        if self.failed:
+            self._let_go()
         self.streams.calls = ()
 
     # --- loads -----------------------------------------------------------------------------
@@ -262,8 +266,13 @@ class Worker:
         model = self.models.get(message.model)
         failure = failures.failure_of(error, model.code_dirs if model else [], "invoke")
         failures.log_failure(error, message.model, failure)
-        failures.let_go(error)
+        self.failed.append(error)
         return failure
+
+    def _let_go(self) -> None:
+        for error in self.failed:
+            failures.let_go(error)
+        self.failed.clear()
 
     def _check_size(self, model: str, size: int) -> None:
         """Raises ``PredictionFailed`` for an answer that is larger than the model's may be."""
