@@ -12,7 +12,7 @@ Names and units of SageMaker's variables: contract of sagemaker-inference 1.10
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -411,7 +411,18 @@ def resolve(
     known = [key for declared in declared_settings.values() for key, _ in declared.keys]
     warnings = properties.warnings(known) if properties else []
     config, told = _with_addresses(Config(mms_mode=mms_mode, **values), sources)
-    return Resolution(config, sources, warnings + told)
+    return Resolution(config, sources, [*warnings, *told, *_without_effect(config, sources)])
+
+
+def _without_effect(config: Config, sources: Mapping[str, Source]) -> Iterator[str]:
+    """Yield what to tell of values that may be meant otherwise: nothing fails for them."""
+    store, source = config.model_store, sources["model_store"]
+    if store is not None and source.origin is not Origin.DEFAULT and not store.is_dir():
+        yield f"{source.name}={store}: there is no such folder, so no models will be found there."
+    if not any(address.scheme == "https" for address in config.addresses):
+        for name in ("private_key_file", "certificate_file", "keystore"):
+            if sources[name].origin is not Origin.DEFAULT:
+                yield f"{sources[name].name} has no effect: none of the addresses is https."
 
 
 def _with_addresses(config: Config, sources: Mapping[str, Source]) -> tuple[Config, list[str]]:

@@ -13,6 +13,7 @@ import pytest
 
 from mmekit.http import BodyBudget, Exchange, Response
 from mmekit.http.connection import Connection
+from mmekit.http.unix import UnixSocket
 from tests.http.support import Closed, Holding, Serve, answer_ok, until
 
 SHORT = {"keep_alive_timeout_s": 0.2, "read_timeout_s": 0.3, "write_timeout_s": 0.4, "linger_timeout_s": 0.2}
@@ -832,3 +833,15 @@ def test_a_connection_leaves_no_garbage_for_the_collector(serve: Serve) -> None:
         finally:
             gc.enable()
     assert len(seen) == 1
+
+
+def test_a_unix_socket_is_never_bound_without_listening(tmp_path: Path) -> None:
+    """Between the two another server would take it for what a dead one has left."""
+    path = str(tmp_path / "s")
+    first = UnixSocket(path)
+    try:
+        with pytest.raises(OSError, match="another server listens there"):
+            UnixSocket(path)
+    finally:
+        first.sock.close()
+        first.remove()

@@ -106,6 +106,13 @@ def test_names_and_paths_with_odd_characters_are_escaped(server: Server) -> None
     assert line["message"].startswith(f"POST {path} ")
 
 
+def test_a_target_model_in_utf_8_is_readable(server: Server) -> None:
+    head = "POST /models/a/invoke?utf HTTP/1.1\r\nhost: x\r\nX-Amzn-SageMaker-Target-Model: é 模.tar.gz\r\n"
+    raw_exchange(server, f"{head}content-length: 6\r\nconnection: close\r\n\r\necho x".encode())
+    (line,) = until(lambda: [line for line in accesses(server) if "invoke?utf" in line["message"]])
+    assert line["target"] == "é 模.tar.gz"
+
+
 def test_a_quote_in_a_path_is_escaped(server: Server) -> None:
     raw_exchange(server, b'GET /say"hi"\\x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n')
     until(lambda: [line for line in accesses(server) if 'say"hi"\\x' in line["message"]])

@@ -174,6 +174,18 @@ def test_a_file_that_cannot_be_read_ends_the_start(tmp_path: Path, name: str) ->
         properties.load(str(tmp_path / name), {})
 
 
+def test_values_that_may_be_meant_otherwise_give_warnings(tmp_path: Path) -> None:
+    text = "model_store=/not/there\nkeystore=/k.p12\nprivate_key_file=/k.pem\n"
+    file = f"{tmp_path}/config.properties"
+    assert resolution(tmp_path, text).warnings == [
+        f"{file}: model_store=/not/there: there is no such folder, so no models will be found there.",
+        f"{file}: private_key_file has no effect: none of the addresses is https.",
+        f"{file}: keystore has no effect: none of the addresses is https.",
+    ]
+    https = f"{text}inference_address=https://127.0.0.1:8443\nmodel_store={tmp_path}\n"
+    assert resolution(tmp_path, https).warnings == []
+
+
 def test_the_variable_names_the_file_before_the_option(tmp_path: Path) -> None:
     assert properties.locate({"MMS_CONFIG_FILE": "a"}, "b") == "a"
     assert properties.locate({}, "b") == "b"

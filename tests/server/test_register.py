@@ -436,6 +436,7 @@ def test_a_response_timeout_is_in_seconds_in_json_and_in_minutes_in_the_query(
     lasting = server.later(server.invoke, "minutes", f"wait({never!r})")
     answer = server.invoke("seconds", f"wait({never!r})")
     assert answer.status == 504
+    assert "(the response_timeout that it was registered with)" in answer.message
     assert not lasting.done()
     Path(never).touch()
     assert lasting.result().status == 200

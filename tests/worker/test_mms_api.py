@@ -68,6 +68,12 @@ def test_import_mms_alone_gives_its_parts_as_in_mmss_workers() -> None:
             package.nothing  # noqa: B018 - the access is what is tested
 
 
+@pytest.mark.parametrize("module", ["system_metrics", "process_memory_metric", "metric_collector"])
+def test_scripts_of_the_java_server_say_what_takes_their_place(module: str) -> None:
+    with pytest.raises(ImportError, match="MMEKIT_METRIC_TIME_INTERVAL_SECONDS"):
+        importlib.import_module(f"mms.metrics.{module}")
+
+
 @pytest.mark.parametrize(
     "module", ["mms.model_service.mxnet_model_service", "mms.utils.mxnet", "mms.utils.mxnet.image"]
 )

@@ -13,7 +13,7 @@ _MAX_PATH_BYTES = 107
 
 
 class UnixSocket:
-    """A bound socket and its file. Who may connect is the umask's business, as with any file."""
+    """A listening socket and its file. Who may connect is the umask's business, as with any file."""
 
     def __init__(self, path: str) -> None:
         """Bind. A file that a dead server has left is replaced. Raises OSError that says why not."""
@@ -26,6 +26,8 @@ class UnixSocket:
         self.sock = socket.socket(socket.AF_UNIX)
         try:
             self.sock.bind(path)
+            # At once: a bound file that nobody listens on is what a dead server leaves.
+            self.sock.listen()
             self._file = _identity(path)
         except OSError:
             self.sock.close()

@@ -23,6 +23,7 @@ from mmekit.http.message import Request
 from mmekit.log_forms import local_second, metric_line, printable, utc_second
 from mmekit.server.model import Model
 from mmekit.sink import Sink
+from mmekit.worker.messages import header_text
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class AccessLog:
         target = ""
         if model:
             if (sent := request.first.get(TARGET_MODEL)) is not None:
-                target = sent.decode("latin-1")
+                target = header_text(sent)
             elif (known := self._models.get(model)) is not None:
                 target = known.registration.target_model  # it may be unloaded when the line is made
         self._ended.append(
@@ -159,7 +160,12 @@ class AccessLog:
         elif ended:
             self._epoch = time.time() - time.monotonic()
             line = self._mms_lines if self._is_mms else self._json_line
-            text = "".join([line(each) for each in ended])
+            try:
+                text = "".join([line(each) for each in ended])
+            except Exception:  # noqa: BLE001 - a request that was answered must not fail for its line
+                _log.exception("%d lines of the access log cannot be made.", len(ended))
+                self.dropped += len(ended)
+                return
             self._added += len(text)
             self._texts.put(text)
 

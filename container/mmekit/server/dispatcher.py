@@ -227,7 +227,7 @@ class Dispatcher:
                     pending.caller.fail(
                         PredictionTimeout(
                             f"Model {model.name}: the request waited {model.timeout_s:g} s and no worker "
-                            f"came free (SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS)."
+                            f"came free ({model.timeout_setting})."
                         )
                     )
                 self._drained(model)
@@ -333,10 +333,10 @@ def _not_loaded(name: str, model: Model | None) -> ModelNotFound:
 
 
 def _too_slow(job: Job) -> MmekitError:
-    if isinstance(job.message, Invoke):
+    if isinstance(job, _Run):
         return PredictionTimeout(
             f"Model {job.model} did not answer within {job.timeout_s:g} s and its worker was replaced "
-            f"(SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS)."
+            f"({job.called.timeout_setting})."
         )
     return PredictionTimeout(
         f"Model {job.model}: its load did not end within {job.timeout_s:g} s and its worker was replaced "

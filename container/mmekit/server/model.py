@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Protocol
 from urllib.parse import quote
 
+from mmekit.config import setting_of
 from mmekit.errors import BadRequest, ServiceUnavailable
 from mmekit.server.estimates import Subject
 from mmekit.server.placement import Needs
@@ -159,6 +160,14 @@ class Model:
     @property
     def name(self) -> str:
         return self.registration.name
+
+    @property
+    def timeout_setting(self) -> str:
+        """What sets ``timeout_s``, for those who meet it."""
+        if self.registration.response_timeout_s is not None:
+            return "the response_timeout that it was registered with"
+        declared = setting_of("invoke_timeout_s")
+        return f"{declared.names[0]}, or {declared.keys[0][0]} in config.properties"
 
     @property
     def is_filled(self) -> bool:

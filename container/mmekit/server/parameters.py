@@ -11,6 +11,7 @@ from mmekit.archive.manifest import checked_runtime
 from mmekit.errors import BadRequest
 from mmekit.http.message import Request, parse_query
 from mmekit.server.model import Registration, Scaling, check_name
+from mmekit.worker.messages import header_text
 
 #: A load's body is a name and a path; parsing must not hold the loop.
 _MAX_PARAMETERS_BYTES = 1024 * 1024
@@ -53,7 +54,7 @@ def registration(request: Request) -> Registration:
         preload=_flag(values, "preload_model", None),
         synchronous=_flag(values, "synchronous", True),
         response_timeout_s=None if timeout is None else timeout * unit_s,
-        target_model=target.decode("latin-1"),
+        target_model=header_text(target),
     )
 
 

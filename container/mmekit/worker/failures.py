@@ -127,6 +127,8 @@ def _described(error: BaseException, code_dirs: Sequence[str]) -> str:
 
 def _why_not_found(module: str, code_dirs: Sequence[str]) -> str:
     top, _, inner = module.partition(".")
+    if inner and top == "mms":
+        return f"Multi Model Server 1.1 has no {module}"
     if inner and find_handler_file(top, code_dirs):
         return f"the model's {top} has no {inner}"
     return f"{top} is neither in the model's code nor in this image"

@@ -245,6 +245,14 @@ def encode(message: Message, body_length: int = 0) -> bytes:
     return HEADER.pack(len(meta), body_length) + meta
 
 
+def header_text(value: bytes) -> str:
+    """Return a header's value for the log: UTF-8, which clients write, else Latin-1 (RFC 9110, 5.5)."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def split(body: memoryview, lengths: Sequence[int]) -> list[memoryview]:
     """Cut a body part into the pieces its message announced."""
     pieces = []

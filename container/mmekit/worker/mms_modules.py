@@ -25,6 +25,14 @@ _ON_MXNET = (
 )
 
 
+#: Scripts that MMS's Java server starts to look at the machine; here the server itself does.
+_COLLECTORS = (
+    "mms.metrics.metric_collector",
+    "mms.metrics.process_memory_metric",
+    "mms.metrics.system_metrics",
+)
+
+
 class MmsFinder(MetaPathFinder):
     """Finds ``mms`` and what is below it."""
 
@@ -33,7 +41,7 @@ class MmsFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         """Return where the module is, None for those that MMS has not.
 
-        Raises ``ImportError`` for those on MXNet.
+        Raises ``ImportError`` for those on MXNet, and for MMS's own scripts.
         """
         top, *below = fullname.split(".")
         if top != "mms":
@@ -43,6 +51,13 @@ class MmsFinder(MetaPathFinder):
                 f"{fullname} needs mxnet and the package multi-model-server, which mmekit does not replace "
                 "here. Install both in the image (pip install multi-model-server mxnet), or write the "
                 "handler against mms.model_service.model_service.",
+                name=fullname,
+            )
+        if fullname in _COLLECTORS:
+            raise ImportError(
+                f"{fullname} is a script of Multi Model Server's own and is not here: the server logs the "
+                "host's metrics itself (MMEKIT_METRIC_TIME_INTERVAL_SECONDS). Handlers report theirs to "
+                "context.metrics.",
                 name=fullname,
             )
         place = os.path.join(_FOLDER, *below)

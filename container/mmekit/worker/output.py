@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mmekit.lines import MAX_LINE, METRICS, pieces, tag
-from mmekit.worker.messages import Call
+from mmekit.worker.messages import Call, header_text
 from mmekit.worker.metrics import Metric
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Streams:
         for call in self.calls[:1]:
             for name, value in call.headers:
                 if name.lower() == _TARGET_MODEL:
-                    return value.decode("latin-1")
+                    return header_text(value)
         return self.targets.get(self.model, "")
 
 
