@@ -122,8 +122,9 @@ def test_a_manifest_that_cannot_be_used_is_refused_in_mmss_words(
 
 @pytest.mark.parametrize("service", [{}, {"Service": None}, {"Service": ""}])
 def test_a_legacy_manifest_without_a_service_is_refused(service: dict[str, Any]) -> None:
-    with pytest.raises(InvalidModel, match=r"^Missing Service entry in MANIFEST\.json"):
+    with pytest.raises(InvalidModel, match=r"^Missing Service entry in MANIFEST\.json") as caught:
         parse_legacy(json.dumps({"Model": service}).encode())
+    assert caught.value.message.endswith(f"; found {service}.")
 
 
 def test_a_legacy_manifest_that_is_not_json_is_refused(tmp_path: Path) -> None:

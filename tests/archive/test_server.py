@@ -132,6 +132,8 @@ def test_an_archive_not_to_be_trusted_is_refused_and_nothing_is_written(
         (b'{"runtime": "java"}', 400, "Runtime is not defined or invalid."),
         (b'{"engine": {"engineVersion": "1"}}', 400, "engineName is required in <engine>."),
         (b'{"model": {"handler": "gone.py:handle"}}', 500, "gone.py"),
+        (b'{"model": {"handler": "gone.py:handle"}}', 500, "searched in bad.mar."),
+        (b'{"model": null}', 400, "Model handler is not defined. bad.mar has: MAR-INF/, service.py."),
     ],
 )
 def test_an_archive_that_cannot_be_loaded_is_deleted_again(
@@ -141,7 +143,21 @@ def test_an_archive_that_cannot_be_loaded_is_deleted_again(
     answer = server.load("bad", "bad.mar")
     assert answer.status == status, answer.body
     assert text in answer.message
+    assert str(room) not in answer.message
     assert unpacked(room) == []
+
+
+@pytest.mark.parametrize(
+    "manifest", ['{"model": null}', '{"handler": "service.py:handle"}', '{"model": {"modelName": ""}}']
+)
+def test_without_a_name_the_manifest_that_has_none_is_told(server: Server, room: Path, manifest: str) -> None:
+    put(room, "nameless.mar", archive_bytes("zip", [("MAR-INF/MANIFEST.json", manifest.encode())]))
+    answer = server.request("POST", "/models?url=nameless.mar")
+    assert (answer.status, answer.json["type"]) == (400, "InvalidModelException")
+    assert answer.message.startswith(
+        "Model name is not defined. Expected the parameter model_name, or modelName"
+    )
+    assert answer.message.endswith(f"of nameless.mar, found {manifest}.")
 
 
 @pytest.mark.parametrize(

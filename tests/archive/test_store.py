@@ -138,11 +138,13 @@ def test_other_top_folders_are_part_of_the_model(tmp_path: Path, files: list[str
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_archive_that_is_refused_leaves_nothing(tmp_path: Path, form: str) -> None:
+def test_an_archive_that_is_refused_is_named_by_its_url_and_leaves_nothing(tmp_path: Path, form: str) -> None:
     put(tmp_path, "m", archive_bytes(form, [("good", b"x"), ("../bad", b"x")]))
     with opened_store(tmp_path) as store:
-        with pytest.raises(InvalidModel):
-            store.open("m")
+        with pytest.raises(InvalidModel) as caught:
+            store.open("/m")
+        assert caught.value.message.startswith("The archive /m cannot be used: its member ")
+        assert str(tmp_path) not in caught.value.message
         assert unpacked_below(tmp_path) == []
         assert not (tmp_path / "bad").exists()
 
@@ -269,6 +271,15 @@ class _Site(BaseHTTPRequestHandler):
     def _moved(self) -> None:
         self._send(302, b"", Location="/model.mar")
 
+    def _moved_endlessly(self) -> None:
+        self.send_response(int(self.path.rpartition("?")[2]))
+        self.send_header("Location", "/model.mar")
+        self.end_headers()
+        self._drip()
+
+    def _to_no_port(self) -> None:
+        self._send(302, b"", Location="http://127.0.0.1:99999/model.mar")
+
     def _to_file(self) -> None:
         self._send(302, b"", Location="file:///etc/passwd")
 
@@ -368,6 +379,17 @@ def test_downloads_are_off_unless_allowed(tmp_path: Path, scheme: str) -> None:
     assert "MMEKIT_ALLOW_MODEL_URLS" in error.message
 
 
+#: Python 3.10 does not follow 308.
+_REDIRECTS = (301, 302, 303, 307, *((308,) if sys.version_info >= (3, 11) else ()))
+
+
+@pytest.mark.parametrize("status", _REDIRECTS)
+def test_the_body_of_a_redirect_is_not_read(tmp_path: Path, site: str, status: int) -> None:
+    with opened_store(tmp_path, allow_urls=True, download_timeout_s=10) as store:
+        folder = store.open(f"{site}/moved_endlessly?{status}")
+        assert tree(Path(folder.path)) == model_files()
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
@@ -415,7 +437,21 @@ def test_a_url_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
     assert error.message.startswith(("Invalid model url: ", "Failed to download model from: "))
 
 
+@pytest.mark.parametrize("port", [65536, 99999, 10**30])
+def test_a_port_that_is_none_is_named(tmp_path: Path, port: int) -> None:
+    url = f"http://127.0.0.1:{port}/x"
+    error = failed(tmp_path, url)
+    assert isinstance(error, ModelNotFound)
+    assert error.message == f"Invalid model url: '{url}' (Port out of range 0-65535)."
+
+
+def test_a_redirect_to_a_port_that_is_none_is_refused(tmp_path: Path, site: str) -> None:
+    error = failed(tmp_path, site + "/to_no_port")
+    assert error.message == f"Invalid model url: '{site}/to_no_port' (Port out of range 0-65535)."
+
+
 def test_a_page_that_is_no_archive_is_refused(tmp_path: Path, site: str) -> None:
     error = failed(tmp_path, site + "/page")
     assert isinstance(error, InvalidModel)
+    assert error.message.startswith(f"The archive {site}/page cannot be used: ")
     assert "starts with b'<html>'" in error.message

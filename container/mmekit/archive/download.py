@@ -9,7 +9,9 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 
 from mmekit.archive.unpack import cannot_write
 from mmekit.errors import DownloadModelError, ModelNotFound
@@ -85,7 +87,7 @@ class _Target:
         try:
             self._file = self._path.open("xb", buffering=0)
         except OSError as error:
-            raise cannot_write(self._url, self._path.parent, 0, error) from error
+            raise cannot_write(f"{self._url:.500}", self._path.parent, 0, error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,7 +99,7 @@ class _Target:
             while view:
                 view = view[self._file.write(view) :]
         except OSError as error:
-            raise cannot_write(self._url, self._path.parent, self._written, error) from error
+            raise cannot_write(f"{self._url:.500}", self._path.parent, self._written, error) from error
         self._written += len(data)
 
 
@@ -165,11 +167,24 @@ def _opener(end: _Deadline) -> urllib.request.OpenerDirector:
 
     class HttpHandler(urllib.request.HTTPHandler):
         def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Http, request)
+            return self.do_open(Http, _with_a_port(request))
 
     class HttpsHandler(urllib.request.HTTPSHandler):
         def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Https, request)
+            return self.do_open(Https, _with_a_port(request))
+
+    class RedirectHandler(urllib.request.HTTPRedirectHandler):
+        def redirect_request(
+            self,
+            request: urllib.request.Request,
+            response: IO[bytes],
+            code: int,
+            message: str,
+            headers: http.client.HTTPMessage,
+            url: str,
+        ) -> urllib.request.Request | None:
+            response.close()  # urllib would read all of its body into memory
+            return super().redirect_request(request, response, code, message, headers, url)
 
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -177,11 +192,17 @@ def _opener(end: _Deadline) -> urllib.request.OpenerDirector:
         HttpHandler,
         HttpsHandler,
         urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
+        RedirectHandler,
         urllib.request.HTTPErrorProcessor,
     ):
         opener.add_handler(handler())
     return opener
+
+
+def _with_a_port(request: urllib.request.Request) -> urllib.request.Request:
+    """Raises ValueError when a url's port is none: the resolver would take 99999 for another one."""
+    _ = urlsplit(request.full_url).port
+    return request
 
 
 def _timeout(url: str) -> DownloadModelError:

@@ -94,7 +94,7 @@ def parse_legacy(content: bytes) -> Manifest | None:
     if handler is None:
         raise InvalidModel(
             f'Missing Service entry in {name}. Expected the name of a file in "Model", as "Service": '
-            '"service.py".'
+            f'"service.py"; found {model!r:.200}.'
         )
     engine = raw.get("Engine")
     version = engine.get("MXNet") if isinstance(engine, dict) else None

@@ -33,6 +33,12 @@ CHUNK_BYTES = 1024 * 1024
 _MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
 #: Headers of one tar member: names of any length and extended attributes fit.
 _MAX_HEADER_BYTES = 256 * 1024
+#: Headers of all members: 100 000 with long names.
+_MAX_HEADERS_BYTES = 256 * 1024 * 1024
+#: One record of a pax header, up to its value.
+_PAX_RECORD = re.compile(rb"([0-9]{1,20}) [^=]+=")
+#: Older tarfiles search pax headers in as many steps as the square of the digits in a row: about 10 ms.
+_MAX_DIGIT_STEPS = 4_000_000
 #: What may follow the last member of a tar archive: tar fills its last record, at most 4 MiB, with zeros.
 _MAX_PADDING_BYTES = 8 * 1024 * 1024
 
@@ -71,22 +77,22 @@ class Member:
 
 
 @contextmanager
-def refusing_broken(archive: Path) -> Iterator[None]:
+def refusing_broken(source: str) -> Iterator[None]:
     """Turn what reading a damaged archive raises into InvalidModel."""
     try:
         yield
     except _BROKEN as error:
         text = str(error) or type(error).__name__
-        raise refusal(archive, f"it is damaged or incomplete ({text:.200})") from error
+        raise refusal(source, f"it is damaged or incomplete ({text:.200})") from error
 
 
-def refusal(archive: Path, reason: str) -> InvalidModel:
+def refusal(source: str, reason: str) -> InvalidModel:
     """Return the error for an archive that is not unpacked."""
-    return InvalidModel(f"The archive {archive} cannot be used: {reason}. Nothing was unpacked.")
+    return InvalidModel(f"The archive {source} cannot be used: {reason}. Nothing was unpacked.")
 
 
-def members(archive: Path, max_bytes: int) -> Generator[Member, None, None]:
-    """Yield files and folders; what archivers leave behind is left out.
+def members(archive: Path, source: str, max_bytes: int) -> Generator[Member, None, None]:
+    """Yield files and folders; what archivers leave behind is left out. ``source`` is its name in errors.
 
     Raises InvalidModel for what is neither zip nor tar, for members that would be written elsewhere,
     links, devices, encrypted ones, more than 100 000 of them, or more than ``max_bytes`` declared.
@@ -94,55 +100,55 @@ def members(archive: Path, max_bytes: int) -> Generator[Member, None, None]:
     """
     try:
         if not stat.S_ISREG(archive.stat().st_mode):  # opening a pipe would wait for its writer
-            raise refusal(archive, "it is no file")
+            raise refusal(source, "it is no file")
         file = archive.open("rb")
     except OSError as error:
         raise refusal(
-            archive, f"it cannot be read: {error.strerror} (the server runs as user {os.getuid()})"
+            source, f"it cannot be read: {error.strerror} (the server runs as user {os.getuid()})"
         ) from error
     with file:
         head = file.read(512)
         file.seek(0)
         if head.startswith((b"PK\3\4", b"PK\5\6")):
-            found = _zip_members(file, archive)
+            found = _zip_members(file, source)
         elif head.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=file) as unzipped:
-                yield from _within(_tar_members(unzipped, archive), archive, max_bytes)
+                yield from _within(_tar_members(unzipped, source), source, max_bytes)
             return
         elif head[257:262] == b"ustar":
-            found = _tar_members(file, archive)
+            found = _tar_members(file, source)
         else:
             raise refusal(
-                archive,
+                source,
                 "expected a zip (.mar, .model, .zip) or a tar archive (.tar.gz, .tgz, .tar), found "
                 + (f"a file that starts with {head[:8]!r}" if head else "an empty file"),
             )
-        yield from _within(found, archive, max_bytes)
+        yield from _within(found, source, max_bytes)
 
 
-def _within(found: Iterator[Member], archive: Path, max_bytes: int) -> Iterator[Member]:
+def _within(found: Iterator[Member], source: str, max_bytes: int) -> Iterator[Member]:
     """Hold the limits on number and size; leave out junk."""
     total = 0
     for number, member in enumerate(found, 1):
         if number > MAX_MEMBERS:
-            raise refusal(archive, f"it has more than {MAX_MEMBERS} members")
+            raise refusal(source, f"it has more than {MAX_MEMBERS} members")
         total += member.size
         if total > max_bytes:
-            raise too_large(archive, max_bytes)
+            raise too_large(source, max_bytes)
         parts = member.path.split("/")
         if member.path and not any(part in _JUNK or part.startswith("._") for part in parts):
             yield member
 
 
-def too_large(archive: Path, max_bytes: int) -> InvalidModel:
+def too_large(source: str, max_bytes: int) -> InvalidModel:
     """Return the error for an archive that unpacks to more than the limit."""
     return refusal(
-        archive,
+        source,
         f"unpacked it has more than {max_bytes} bytes; raise MMEKIT_MAX_UNPACKED_BYTES if that is meant",
     )
 
 
-def _clean(name: str, archive: Path) -> str:
+def _clean(name: str, source: str) -> str:
     """Return a member's path without empty parts. Raises InvalidModel when it leads out of the folder."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     wrong = None
@@ -161,23 +167,23 @@ def _clean(name: str, archive: Path) -> str:
     elif len(parts) > _MAX_DEPTH:
         wrong = f"a path of more than {_MAX_DEPTH} folders"
     if wrong:
-        raise refusal(archive, f"its member {name!r:.200} has {wrong}")
+        raise refusal(source, f"its member {name!r:.200} has {wrong}")
     return "/".join(parts)
 
 
 # --- zip -----------------------------------------------------------------------------------------
 
 
-def _zip_members(file: IO[bytes], archive: Path) -> Iterator[Member]:
-    _check_directory(file, archive)
+def _zip_members(file: IO[bytes], source: str) -> Iterator[Member]:
+    _check_directory(file, source)
     with zipfile.ZipFile(file) as opened:
         infos = opened.infolist()
         for info in infos:  # all of them first: most hostile archives are refused before anything is read
-            _check_zip_member(info, archive)
+            _check_zip_member(info, source)
         for info in infos:
             mode = info.external_attr >> 16
             yield Member(
-                path=_clean(info.orig_filename, archive),
+                path=_clean(info.orig_filename, source),
                 is_folder=info.is_dir() or stat.S_ISDIR(mode),
                 executable=bool(mode & 0o111),
                 size=info.file_size,
@@ -191,18 +197,18 @@ def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[byte
             yield chunk
 
 
-def _check_zip_member(info: zipfile.ZipInfo, archive: Path) -> None:
-    _clean(info.orig_filename, archive)
+def _check_zip_member(info: zipfile.ZipInfo, source: str) -> None:
+    _clean(info.orig_filename, source)
     if info.flag_bits & 0x2041:  # encrypted, strongly encrypted, names masked
-        raise refusal(archive, f"its member {info.filename!r:.200} is encrypted")
+        raise refusal(source, f"its member {info.filename!r:.200} is encrypted")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise refusal(
-            archive, f"its member {info.filename!r:.200} is {_kind(kind)}; expected files and folders"
+            source, f"its member {info.filename!r:.200} is {_kind(kind)}; expected files and folders"
         )
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise refusal(
-            archive,
+            source,
             f"its member {info.filename!r:.200} is compressed by method {info.compress_type}; expected "
             "stored or deflated, which is what zip and model-archiver do",
         )
@@ -213,7 +219,7 @@ def _kind(mode: int) -> str:
     return kinds.get(mode, "a device")
 
 
-def _check_directory(file: IO[bytes], archive: Path) -> None:
+def _check_directory(file: IO[bytes], source: str) -> None:
     """Count a zip archive's members before zipfile makes an object of each.
 
     Finds the end record as zipfile does (APPNOTE.TXT 4.3.14 to 4.3.16).
@@ -226,19 +232,19 @@ def _check_directory(file: IO[bytes], archive: Path) -> None:
     if end < 0 or tail[end : end + 4] != b"PK\5\6" or tail[-2:] != b"\0\0":
         end = tail.rfind(b"PK\5\6")
     if end < 0 or len(tail) < end + 22:
-        raise refusal(archive, "it is damaged or incomplete (the list at its end is missing)")
+        raise refusal(source, "it is damaged or incomplete (the list at its end is missing)")
     (length,) = struct.unpack_from("<L", tail, end + 12)
     if tail[max(0, end - 20) :].startswith(b"PK\6\7"):
         end -= 76
         if end < 0 or tail[end : end + 4] != b"PK\6\6":
-            raise refusal(archive, "it is damaged or incomplete (its zip64 record is not where it should be)")
+            raise refusal(source, "it is damaged or incomplete (its zip64 record is not where it should be)")
         (length,) = struct.unpack_from("<Q", tail, end + 40)
     start = tail_at + end - length
     if length > _MAX_DIRECTORY_BYTES or start < 0:
-        raise refusal(archive, f"the list of its members claims {length} bytes")
+        raise refusal(source, f"the list of its members claims {length} bytes")
     file.seek(start)
     if file.read(length).count(b"PK\1\2") > MAX_MEMBERS:
-        raise refusal(archive, f"it has more than {MAX_MEMBERS} members")
+        raise refusal(source, f"it has more than {MAX_MEMBERS} members")
     file.seek(0)
 
 
@@ -248,18 +254,23 @@ def _check_directory(file: IO[bytes], archive: Path) -> None:
 class _Bounded:
     """A file for tarfile, which reads as many bytes for a header as the header asks for."""
 
-    def __init__(self, file: IO[bytes] | gzip.GzipFile, archive: Path) -> None:
+    def __init__(self, file: IO[bytes] | gzip.GzipFile, source: str) -> None:
         self._file = file
-        self._archive = archive
+        self._source = source
         #: How many more bytes may be read.
         self.allowed = _MAX_HEADER_BYTES
+        #: The size of the pax header that is read next, None when something else is.
+        self.pax_bytes: int | None = None
         self.last = b""
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self.allowed:
-            raise refusal(self._archive, f"a header in it asks for {size} bytes more")
+            raise refusal(self._source, f"a header in it asks for {size} bytes more")
         self.allowed -= size
         self.last = self._file.read(size)
+        if self.pax_bytes is not None:
+            _check_pax_header(self.last[: self.pax_bytes], self._source)
+            self.pax_bytes = None
         return self.last
 
     def tell(self) -> int:
@@ -267,24 +278,62 @@ class _Bounded:
 
     def seek(self, position: int) -> int:
         if position < self._file.tell():  # also what a negative size leads to
-            raise refusal(self._archive, "a header in it points backwards")
+            raise refusal(self._source, "a header in it points backwards")
         return self._file.seek(position)
 
 
-def _tar_members(file: IO[bytes] | gzip.GzipFile, archive: Path) -> Iterator[Member]:
-    bounded = _Bounded(file, archive)
-    with tarfile.TarFile(fileobj=bounded) as opened:  # type: ignore[arg-type]  # reading needs no more of a file
+class _TarInfo(tarfile.TarInfo):
+    """Tells ``_Bounded`` which of the bytes that tarfile reads are a pax header: nothing public does."""
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        vars(archive.fileobj)["pax_bytes"] = self.size
+        found: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]  # not in typeshed
+        return found
+
+
+def _check_pax_header(content: bytes, source: str) -> None:
+    """Refuse a pax header that is not ``LENGTH key=value`` lines, or has very many digits in a row.
+
+    Others keep tarfile busy for minutes, and the GIL with it (CVE-2024-6232, repaired in 3.10.15, 3.11.10
+    and 3.12.6).
+    """
+    position = 0
+    while position < len(content) and content[position] != 0:
+        record = _PAX_RECORD.match(content, position)
+        end = position + int(record[1]) if record else 0
+        if record is None or not record.end() < end <= len(content) or content[end - 1] != ord("\n"):
+            break
+        position = end
+    if content[position:].strip(b"\0"):
+        raise refusal(
+            source,
+            "expected lines LENGTH key=value in an extended header of it, found one that starts with "
+            f"{content[position : position + 20]!r}",
+        )
+    if sum(len(digits) ** 2 for digits in re.findall(rb"[0-9]+", content)) > _MAX_DIGIT_STEPS:
+        raise refusal(source, "an extended header in it has too many digits in a row")
+
+
+def _tar_members(file: IO[bytes] | gzip.GzipFile, source: str) -> Iterator[Member]:
+    bounded = _Bounded(file, source)
+    left = _MAX_HEADERS_BYTES
+    with tarfile.TarFile(fileobj=bounded, tarinfo=_TarInfo) as opened:  # type: ignore[arg-type]  # reading needs no more of a file
         while True:
             bounded.allowed = _MAX_HEADER_BYTES
             info = opened.next()
+            left -= _MAX_HEADER_BYTES - bounded.allowed
+            if left < 0:
+                raise refusal(source, f"it has more than {_MAX_HEADERS_BYTES} bytes of headers")
             vars(opened)["members"] = []  # tarfile keeps all of them, each with all its extended headers
+            # It copies these to each member. They hold what all have in common: neither name nor size.
+            vars(opened)["pax_headers"] = {}
             if info is None:
                 break
             if not info.isreg() and not info.isdir():
                 kind = "a link" if info.islnk() or info.issym() else "neither file nor folder"
-                raise refusal(archive, f"its member {info.name!r:.200} is {kind}; expected files and folders")
+                raise refusal(source, f"its member {info.name!r:.200} is {kind}; expected files and folders")
             yield Member(
-                path=_clean(info.name, archive),
+                path=_clean(info.name, source),
                 is_folder=info.isdir(),
                 executable=bool(info.mode & 0o111),
                 size=info.size,
@@ -292,12 +341,12 @@ def _tar_members(file: IO[bytes] | gzip.GzipFile, archive: Path) -> Iterator[Mem
             )
     # tarfile also stops where a header is not one, as if the archive ended there.
     if bounded.last != bytes(tarfile.BLOCKSIZE):
-        raise refusal(archive, f"it is damaged or incomplete (after {file.tell()} bytes)")
+        raise refusal(source, f"it is damaged or incomplete (after {file.tell()} bytes)")
     left = _MAX_PADDING_BYTES
     while chunk := file.read(CHUNK_BYTES):  # to the end: gzip's CRC comes last
         left -= len(chunk)
         if left < 0 or chunk.strip(b"\0"):
-            raise refusal(archive, "something follows the end of its members")
+            raise refusal(source, "something follows the end of its members")
 
 
 def _tar_chunks(opened: tarfile.TarFile, info: tarfile.TarInfo, bounded: _Bounded) -> Iterator[bytes]:

@@ -40,6 +40,10 @@ class Folder:
         """Whether ``close`` deletes it."""
         return self.unpacked is not None
 
+    def named(self, text: str, url: str) -> str:
+        """Return a text for a person, who knows the url, not where its archive was unpacked to."""
+        return text if self.unpacked is None else text.replace(self.path, f"{url:.500}")
+
     def close(self) -> None:
         """Delete what was unpacked, never a person's folder. May be called again; blocks."""
         if self.unpacked is not None:
@@ -85,7 +89,7 @@ class ModelStore:
             if is_download(url):
                 return self._download(url)
             path = self.locate(url)
-            return Folder(str(path)) if path.is_dir() else self._unpack(path)
+            return Folder(str(path)) if path.is_dir() else self._unpack(path, url)
         finally:
             if self._closed:
                 self.close()  # what was written since
@@ -130,9 +134,9 @@ class ModelStore:
                 os.close(self._claim)
                 self._claim = None
 
-    def _unpack(self, archive: Path) -> Folder:
-        with self._private(archive) as folder:
-            return self._unpacked(archive, folder)
+    def _unpack(self, archive: Path, url: str) -> Folder:
+        with self._private(url) as folder:
+            return self._unpacked(archive, url, folder)
 
     def _download(self, url: str) -> Folder:
         if not self._allow_urls:
@@ -146,14 +150,14 @@ class ModelStore:
             archive = folder / "archive"
             deadline = time.monotonic() + self._download_timeout_s
             download(url, archive, self._max_bytes, deadline, self._silence_s, self._check_open)
-            found = self._unpacked(archive, folder)
+            found = self._unpacked(archive, url, folder)
             archive.unlink()
             return found
 
-    def _unpacked(self, archive: Path, folder: Path) -> Folder:
+    def _unpacked(self, archive: Path, url: str, folder: Path) -> Folder:
         from mmekit.archive.unpack import unpack
 
-        unpack(archive, folder / "model", self._max_bytes, self._check_open)
+        unpack(archive, f"{url:.500}", folder / "model", self._max_bytes, self._check_open)
         return Folder(str(_inner(folder / "model")), str(folder))
 
     def _check_open(self) -> None:
@@ -162,7 +166,7 @@ class ModelStore:
             raise ServiceUnavailable("The server is stopping and loads no more models.", None)
 
     @contextmanager
-    def _private(self, source: object) -> Iterator[Path]:
+    def _private(self, url: str) -> Iterator[Path]:
         """Yield a new, empty folder below this store's own scratch folder; an error deletes it again."""
         # Here because most servers, SageMaker's among them, are only ever given folders.
         from mmekit.archive.unpack import cannot_write
@@ -175,7 +179,7 @@ class ModelStore:
                     _delete_leftovers(self._scratch.parent)
                 folder = Path(tempfile.mkdtemp(dir=self._scratch))
         except OSError as error:
-            raise cannot_write(source, self._scratch or self._parent, 0, error) from error
+            raise cannot_write(f"{url:.500}", self._scratch or self._parent, 0, error) from error
         try:
             yield folder
         except BaseException:

@@ -20,8 +20,12 @@ _SHORT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 _MAX_FOLDERS = 10_000
 
 
-def unpack(archive: Path, folder: Path, max_bytes: int, check: Callable[[], None] = lambda: None) -> None:
+def unpack(
+    archive: Path, source: str, folder: Path, max_bytes: int, check: Callable[[], None] = lambda: None
+) -> None:
     """Unpack a zip or tar archive to ``folder``, which must not exist yet but whose parent does.
+
+    ``source`` is what errors call the archive: the url that a person knows.
 
     Files become 0644, or 0755 when the archive has them executable; owners and times are not kept.
     Raises InvalidModel for an archive that is damaged or not to be trusted (see ``members``) and
@@ -29,16 +33,16 @@ def unpack(archive: Path, folder: Path, max_bytes: int, check: Callable[[], None
     an error nothing is left.
     """
     part = folder.with_name(f".{folder.name}.part")
-    writer = _Writer(part, archive, max_bytes)
+    writer = _Writer(part, source, max_bytes)
     try:
         with writer.writing():
             part.mkdir()
-        with refusing_broken(archive), closing(members(archive, max_bytes)) as found:
+        with refusing_broken(source), closing(members(archive, source, max_bytes)) as found:
             for member in found:
                 check()
                 writer.write(member)
         if not writer.made:
-            raise refusal(archive, "it is empty")
+            raise refusal(source, "it is empty")
         with writer.writing():
             part.rename(folder)
     except BaseException:
@@ -52,7 +56,7 @@ def read_files(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> dict[s
     Raises InvalidModel for an archive that cannot be used.
     """
     contents: dict[str, bytes] = {}
-    with refusing_broken(archive), closing(members(archive, 2**63)) as found:
+    with refusing_broken(str(archive)), closing(members(archive, str(archive), 2**63)) as found:
         for member in found:
             if not member.is_folder and wanted.fullmatch(member.path):
                 content = b""
@@ -64,7 +68,7 @@ def read_files(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> dict[s
     return contents
 
 
-def cannot_write(source: object, folder: Path | None, written: int, error: OSError) -> MmekitError:
+def cannot_write(source: str, folder: Path | None, written: int, error: OSError) -> MmekitError:
     """Return the error for a folder that takes no more: 507 where unloading a model would help.
 
     ``folder`` is None where no temporary folder could be found.
@@ -73,7 +77,7 @@ def cannot_write(source: object, folder: Path | None, written: int, error: OSErr
         free = shutil.disk_usage(folder).free if folder.exists() else 0
         return OutOfResources(
             f"Out of resources: {source} cannot be unpacked: {error.strerror} after {written} bytes; "
-            f"{folder} has {free} bytes free. Unload models that came as archives, or point TMPDIR to a "
+            f"its disk has {free} bytes free. Unload models that came as archives, or point TMPDIR to a "
             "larger disk."
         )
     return MmekitError(
@@ -85,9 +89,9 @@ def cannot_write(source: object, folder: Path | None, written: int, error: OSErr
 class _Writer:
     """Writes members below one folder, each path once."""
 
-    def __init__(self, folder: Path, archive: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, source: str, max_bytes: int) -> None:
         self._folder = folder
-        self._archive = archive
+        self._source = source
         self._max_bytes = max_bytes
         #: Path → whether it is a folder.
         self.made: dict[str, bool] = {}
@@ -100,7 +104,7 @@ class _Writer:
         try:
             yield
         except OSError as error:
-            raise cannot_write(self._archive, self._folder.parent, self._written, error) from error
+            raise cannot_write(self._source, self._folder.parent, self._written, error) from error
 
     def write(self, member: Member) -> None:
         """Write one member. Raises InvalidModel when its path is taken or its size is another."""
@@ -109,7 +113,7 @@ class _Writer:
             return
         self._make_folder(member.path.rpartition("/")[0])
         if member.path in self.made:
-            raise refusal(self._archive, f"it has {member.path!r:.200} twice")
+            raise refusal(self._source, f"it has {member.path!r:.200} twice")
         self.made[member.path] = False
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with self.writing():
@@ -119,7 +123,7 @@ class _Writer:
             for chunk in member.chunks():
                 size += len(chunk)
                 if self._written + len(chunk) > self._max_bytes:
-                    raise too_large(self._archive, self._max_bytes)
+                    raise too_large(self._source, self._max_bytes)
                 with self.writing():
                     view = memoryview(chunk)
                     while view:
@@ -127,7 +131,7 @@ class _Writer:
                 self._written += len(chunk)
         if size != member.size:
             raise refusal(
-                self._archive, f"its member {member.path!r:.200} has {size} bytes instead of {member.size}"
+                self._source, f"its member {member.path!r:.200} has {size} bytes instead of {member.size}"
             )
 
     def _make_folder(self, path: str) -> None:
@@ -138,9 +142,9 @@ class _Writer:
             if is_folder is None:
                 self._folders += 1
                 if self._folders > _MAX_FOLDERS:
-                    raise refusal(self._archive, f"it makes more than {_MAX_FOLDERS} folders")
+                    raise refusal(self._source, f"it makes more than {_MAX_FOLDERS} folders")
                 self.made[above] = True
                 with self.writing():
                     os.mkdir(self._folder / above, 0o755)
             elif not is_folder:
-                raise refusal(self._archive, f"it has {above!r:.200} as a file and as a folder")
+                raise refusal(self._source, f"it has {above!r:.200} as a file and as a folder")

@@ -128,6 +128,8 @@ class Registry:
                 await self._remove(model)
             if folder is not None:
                 await asyncio.to_thread(folder.close)
+                if isinstance(error, MmekitError):
+                    error.args = (folder.named(error.message, registration.url), *error.args[1:])
             name = model.name if model else registration.url
             _log.warning(
                 "Load of %s failed: %s",
@@ -303,9 +305,10 @@ def _described(model: Model, worker: Worker, status: str) -> dict[str, Any]:
 def _manifest_name(found: artifact.Artifact, url: str) -> str:
     """Return the name in a manifest. Raises InvalidModel without one."""
     if not found.model_name:
+        there = "found none" if found.manifest_text is None else f"found {found.manifest_text:.200}"
         raise InvalidModel(
             f"Model name is not defined. Expected the parameter model_name, or modelName in a manifest "
-            f"(MAR-INF/MANIFEST.json) of {url}."
+            f"(MAR-INF/MANIFEST.json) of {url}, {there}."
         )
     check_name(found.model_name)
     return found.model_name
