@@ -7,6 +7,7 @@ code writes has no tag.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -28,6 +29,10 @@ _CUT = f" … [line cut after {MAX_LINE} bytes]"
 _MAX_NAME = 1024
 _MAX_TARGET = 512
 _MAX_REQUESTS = 32
+
+#: Lines of a pipe that may go on at a time: what has no end must not fill the server's memory.
+_MAX_BEGUN = 32
+_UNFINISHED = " … [the line's end did not come]"
 
 
 class Line(NamedTuple):
@@ -72,6 +77,14 @@ def pieces(tags: tuple[bytes, bytes], line: bytes) -> list[bytes]:
     ]
 
 
+class LevelFormatter(logging.Formatter):
+    """Puts the level in front of each line of a record: the server reads it line by line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{record.levelname} {super().format(record)}"
+        return text.replace("\n", f"\n{record.levelname} ")
+
+
 class LineParser:
     """Turns what came through a worker's pipe into lines; holds what is not complete yet."""
 
@@ -79,7 +92,7 @@ class LineParser:
         self._rest = b""
         #: The untagged line that is being read is over its limit and already given out.
         self._skipping = False
-        #: Pieces of lines that go on, by the fields of their tag.
+        #: Pieces of lines that go on, by the fields of their tag; the one that waits longest is first.
         self._begun: dict[tuple[bytes, ...], bytes] = {}
 
     def feed(self, data: bytes) -> list[Line]:
@@ -116,7 +129,11 @@ class LineParser:
         text = self._begun.pop(key, b"") + text
         if stream.endswith(_CONTINUED):
             self._begun[key] = text[: MAX_LINE + 1]
-            return None
+            if len(self._begun) <= _MAX_BEGUN:
+                return None
+            oldest = next(iter(self._begun))
+            line = _tagged(oldest, self._begun.pop(oldest))
+            return line._replace(text=line.text + _UNFINISHED)
         return _tagged(key, text)
 
 

@@ -7,14 +7,16 @@ that a model which prints megabytes slows itself down and nobody else.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import logging.handlers
 import os
 import queue
 import selectors
+import signal
 import threading
-from typing import Any
+from typing import Any, TypeAlias
 
 from mmekit.lines import METRICS, Line, LineParser
 from mmekit.log_forms import JsonFormatter, MmsFormatter
@@ -25,6 +27,9 @@ _MAX_WAITING = 10_000
 
 #: Read from a worker's pipe at once.
 _READ_BYTES = 65536
+
+#: None: no more will come.
+_Records: TypeAlias = "queue.Queue[logging.LogRecord | None]"
 
 _LEVELS = {"CRITICAL": 50, "ERROR": 40, "WARNING": 30, "INFO": 20, "DEBUG": 10}
 
@@ -61,15 +66,32 @@ class _SinkHandler(logging.Handler):
 
 def set_up(level: int, log_format: str = "json") -> None:
     """Send all records of this process to standard error; called once, by the command."""
-    records: queue.Queue[logging.LogRecord] = queue.Queue(_MAX_WAITING)
+    records: _Records = queue.Queue(_MAX_WAITING)
     writer = _SinkHandler(STANDARD_ERROR)
     writer.setFormatter(JsonFormatter() if log_format == "json" else MmsFormatter())
-    listener = logging.handlers.QueueListener(records, writer)
-    listener.start()
-    atexit.register(listener.stop)
+    thread = threading.Thread(target=_write, args=(records, writer), name="log", daemon=True)
+    thread.start()
+    atexit.register(_end, records, thread)
     root = logging.getLogger()
     root.handlers[:] = [_BoundedQueueHandler(records)]
     root.setLevel(level)
+
+
+def _write(records: _Records, writer: _SinkHandler) -> None:
+    while (record := records.get()) is not None:
+        writer.emit(record)  # not handle(): logging.shutdown would wait for the lock that it holds
+
+
+def _end(records: _Records, thread: threading.Thread) -> None:
+    """Write what waits; a reader that takes nothing is given up after a while.
+
+    At the exit of the process, when all else is done: threads that hang in a write end with it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the exit code is decided, and this is short
+    with contextlib.suppress(queue.Full):
+        records.put(None, timeout=STANDARD_ERROR.last_wait_s())
+    thread.join(STANDARD_ERROR.last_wait_s())
 
 
 class OutputCollector:
@@ -155,6 +177,6 @@ def _metric(text: str) -> dict[str, Any] | None:
 
 
 def _level_of(text: str) -> tuple[int, str]:
-    """Workers put the level in front of what they log; what models print is information."""
+    """Workers put the level in front of each line they log (``LevelFormatter``); prints are information."""
     name, _, rest = text.partition(" ")
     return (_LEVELS[name], rest) if name in _LEVELS else (logging.INFO, text)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
+
+#: How long the end of the process waits for a slow reader, in seconds, and at least for what came last.
+_LAST_WAIT_S = 2.0
+_LEAST_WAIT_S = 0.2
 
 
 class Sink:
@@ -13,6 +18,7 @@ class Sink:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
+        self._deadline: float | None = None
 
     def write(self, text: str) -> None:
         """Write lines with their ends; waits while nobody reads. What cannot be encoded is escaped."""
@@ -25,6 +31,16 @@ class Sink:
                     select.select([], [self._descriptor], [])
                 except OSError:
                     return  # nobody will read it
+
+    def last_wait_s(self) -> float:
+        """Return how long the end of the process may wait for the next of those who write here.
+
+        The first call starts the time; all share it.
+        """
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + _LAST_WAIT_S
+        return max(self._deadline - now, _LEAST_WAIT_S)
 
 
 #: A process has one.

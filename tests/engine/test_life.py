@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,17 @@ def test_sigterm_ends_java_and_all_workers_and_the_exit_code_is_0(tmp_path: Path
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
         # Leaving the block fails if a process of the family is left.
+
+
+@pytest.mark.mms
+def test_a_second_signal_ends_at_once_what_does_not_stop() -> None:
+    with MmsServer(MMEKIT_STOP_TIMEOUT_SECONDS="600") as server:
+        for pid in server.family() - {server.pid}:
+            os.kill(pid, signal.SIGSTOP)
+        server.signal(signal.SIGTERM)
+        time.sleep(0.2)  # two that come together are one
+        server.signal(signal.SIGINT)
+        assert server.wait() == 0
 
 
 @pytest.mark.mms

@@ -13,7 +13,6 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
-from types import FrameType
 
 from mmekit import process
 from mmekit.choice import ImageCode
@@ -110,10 +109,10 @@ class _Supervisor:
         command = [sys.executable, "-m", "mmekit.engine.start"]
         self._group = subprocess.Popen(command, env=dict(environ), start_new_session=True).pid
         for signal_number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signal_number, self._pass_on)
+            signal.signal(signal_number, self._signalled)
         signal.signal(signal.SIGALRM, self._give_up)
-        for number in received:
-            self._pass_on(number, None)
+        for _ in received:
+            self._signalled()
         status = self._wait()
         signal.alarm(0)
         self._kill_group()
@@ -125,7 +124,11 @@ class _Supervisor:
         )
         return _ENDED
 
-    def _pass_on(self, number: int, _: FrameType | None) -> None:
+    def _signalled(self, *_: object) -> None:
+        """The first signal is passed on and starts the deadline, the second kills at once."""
+        if self._stopping:
+            self._kill_group()
+            return
         self._stopping = True
         try:
             os.kill(self._group, signal.SIGTERM)

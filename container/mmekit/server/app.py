@@ -191,7 +191,7 @@ class Server:
         await self.fleet.close(0.0 if self._impatient.is_set() else _CLOSE_TIMEOUT_S)
         self.store.close()  # not in a thread: nothing is served any more
         if self.access is not None:
-            self.access.close(_CLOSE_TIMEOUT_S)
+            self.access.close(STANDARD_ERROR.last_wait_s())
 
 
 def _worker_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from mmekit import process
 from mmekit.errors import PredictionFailed
+from mmekit.lines import LevelFormatter
 from mmekit.worker import failures, forking, loader, mms_modules, output
 from mmekit.worker.context import Request
 from mmekit.worker.messages import (
@@ -380,12 +381,10 @@ def become(channel: int, log: int, environ: Mapping[str, str]) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     streams = output.install()
-    logging.basicConfig(
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-        level=int(environ.get("MMEKIT_WORKER_LOG_LEVEL", logging.INFO)),
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LevelFormatter("%(name)s: %(message)s"))
+    level = int(environ.get("MMEKIT_WORKER_LOG_LEVEL", logging.INFO))
+    logging.basicConfig(handlers=[handler], level=level, force=True)
     _set_threads(environ)
     mms_modules.install()
     code = 0
