@@ -35,11 +35,12 @@ EXCHANGES = [
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Recording]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recording]:
+    """Return the recording of a scenario's first run, or of a further one."""
     scenarios = {scenario.name: scenario for scenario in SCENARIOS}
 
     @cache
-    def once(name: str) -> Recording:
+    def once(name: str, run: int = 1) -> Recording:
         return record(scenarios[name], tmp_path_factory.mktemp(name))
 
     return once
@@ -47,14 +48,24 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Record
 
 @pytest.mark.parametrize(("scenario", "exchange"), EXCHANGES)
 def test_answers_are_the_same_or_the_difference_is_meant(
-    scenario: Scenario, exchange: Exchange, recorded: Callable[[str], Recording]
+    scenario: Scenario, exchange: Exchange, recorded: Callable[..., Recording]
 ) -> None:
     recording = recorded(scenario.name)
+    wrong = compared(exchange, recording)
+    if wrong:
+        # MMS is not the same in each run: it has races, after failed loads for one. mmekit has to be.
+        again = recorded(scenario.name, 2)
+        wrong = compared(exchange, again)
+        changed = differences(recording.ours[exchange.name], again.ours[exchange.name])
+        assert not changed, f"mmekit answers otherwise in another run: {changed}"
+    assert not wrong, "\n".join(["", *wrong])
+
+
+def compared(exchange: Exchange, recording: Recording) -> list[str]:
+    """Return what is wrong with an exchange as one run shows it."""
     for replies in (recording.mms, recording.ours):
         assert exchange.name in replies, recording.failed
-    found = differences(recording.mms[exchange.name], recording.ours[exchange.name])
-    wrong = complaints(exchange, found)
-    assert not wrong, "\n".join(["", *wrong])
+    return complaints(exchange, differences(recording.mms[exchange.name], recording.ours[exchange.name]))
 
 
 def complaints(exchange: Exchange, found: dict[str, tuple[Any, Any]]) -> list[str]:

@@ -176,7 +176,7 @@ _SLOW = (
         code=504,
         type="PredictionTimeoutException",
         message="Model slow did not answer within 1 s and its worker was replaced "
-        "(SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS).",
+        "(the response_timeout that it was registered with).",
     ),
     invoke("slow", "0", name="alive-after-late"),
 )
