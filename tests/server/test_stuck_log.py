@@ -26,8 +26,8 @@ COMMANDS = {
     "background": [*MODEL_SERVER, "--start"],
 }
 
-#: Longer than the pipe has room for.
-REQUESTS = 20
+#: More than the access log waits for before it writes, and than the pipe has room for.
+REQUESTS = 200
 PATH = "/models/nope" + "x" * 3000
 
 
