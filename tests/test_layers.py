@@ -19,7 +19,13 @@ ROOTS = {
 FORBIDDEN = {
     "mmekit": ["mmekit_toolkit"],
     "mmekit.errors": ["mmekit", "mmekit_handlers"],
-    "mmekit.config": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit_handlers"],
+    "mmekit.config": [
+        "mmekit.resolution",
+        "mmekit.server",
+        "mmekit.worker",
+        "mmekit.http",
+        "mmekit_handlers",
+    ],
     "mmekit.archive": [
         "mmekit.server",
         "mmekit.worker",

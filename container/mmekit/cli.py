@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 import click
 
 from mmekit import __version__, properties, start
-from mmekit.config import Config, Resolution
+from mmekit.config import Config
 from mmekit.errors import ConfigError, MmekitError
+from mmekit.resolution import Resolution
 from mmekit.settings import settings_of
 from mmekit.settings_table import settings_markdown, values_table
 

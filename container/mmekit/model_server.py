@@ -22,8 +22,9 @@ from typing import NoReturn
 import click
 
 from mmekit import __version__, properties, start
-from mmekit.config import Config, Resolution
+from mmekit.config import Config
 from mmekit.errors import ConfigError, MmekitError
+from mmekit.resolution import Resolution
 
 #: An argument by which a running server is known. sagemaker-inference looks for the process that has
 #: it (``model_server._retrieve_mms_server_process``); Python takes any text after -X.

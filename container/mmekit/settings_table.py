@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmekit.config import Config, Resolution
+from mmekit.config import Config
+from mmekit.resolution import Resolution
 from mmekit.settings import SAME, Setting, settings_of
 
 if TYPE_CHECKING:

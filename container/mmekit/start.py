@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Mapping
 
 from mmekit import properties
-from mmekit.config import Resolution, resolve
+from mmekit.resolution import Resolution, resolve
 
 _log = logging.getLogger(__name__)
 

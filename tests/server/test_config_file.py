@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from mmekit import properties
 from mmekit.address import Address
-from mmekit.config import Config, Resolution, resolve
+from mmekit.config import Config
 from mmekit.errors import ConfigError
+from mmekit.resolution import Resolution, resolve
 from tests.support.server import COMMAND, Server
 
 

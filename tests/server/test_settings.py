@@ -12,6 +12,7 @@ import pytest
 
 from mmekit.config import Config
 from mmekit.errors import ConfigError
+from mmekit.resolution import resolve
 from mmekit.settings import settings_of
 from mmekit.settings_table import settings_markdown
 from tests.support.server import COMMAND, Server, image_server, plain_model
@@ -99,7 +100,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("variable", "text", "field", "value"), VALUES)
 def test_a_variable_sets_its_field_in_its_unit(variable: str, text: str, field: str, value: Any) -> None:
-    assert getattr(Config.from_environ({variable: text}), field) == value
+    assert getattr(resolve({variable: text}).config, field) == value
 
 
 @pytest.mark.parametrize(("variable", "text", "expected"), WRONG)
@@ -107,7 +108,7 @@ def test_a_wrong_value_is_refused_with_name_value_and_what_was_expected(
     variable: str, text: str, expected: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        Config.from_environ({variable: text})
+        resolve({variable: text})
     assert str(caught.value).startswith(f"{variable}={text!r} cannot be used: expected ")
     assert expected in str(caught.value)
 
@@ -141,11 +142,11 @@ def test_a_wrong_value_is_refused_with_name_value_and_what_was_expected(
 def test_of_several_variables_the_first_that_is_set_counts(
     environ: dict[str, str], field: str, value: Any
 ) -> None:
-    assert getattr(Config.from_environ(environ), field) == value
+    assert getattr(resolve(environ).config, field) == value
 
 
 def test_defaults_are_those_of_sagemaker() -> None:
-    config = Config.from_environ({})
+    config = resolve({}).config
     assert (config.host, config.port, config.multi_model) == ("0.0.0.0", 8080, False)
     assert (config.model_dir, config.code_dir) == (Path("/opt/ml/model"), Path("/opt/ml/code"))
     assert (config.invoke_timeout_s, config.load_timeout_s, config.stop_timeout_s) == (60, 350, 25)

@@ -86,12 +86,9 @@ class Exchange:
     def state(self) -> State:
         return self._state
 
-    def respond(self, response: Response, lines: bytes = b"") -> None:
-        """Send the whole answer in one write; ``lines`` are further header lines, sent as they are.
-
-        Raises ValueError for a head that cannot be sent; the exchange is then as before.
-        """
-        self.answer(response.status, response.headers, response.body, response.reason, lines)
+    def respond(self, response: Response) -> None:
+        """Send the whole answer; as ``answer``."""
+        self.answer(response.status, response.headers, response.body, response.reason)
 
     def answer(
         self,
@@ -101,7 +98,10 @@ class Exchange:
         reason: str | None = None,
         lines: bytes = b"",
     ) -> None:
-        """Do the same with the parts of a response."""
+        """Send the whole answer in one write; ``lines`` are further header lines, sent as they are.
+
+        Raises ValueError for a head that cannot be sent; the exchange is then as before.
+        """
         if self._state is not _WAITING or self.closed:
             self._refuse("respond()")
             return
@@ -133,7 +133,7 @@ class Exchange:
     ) -> None:
         """Send the head of an answer of unknown length: chunked, or ended by closing for HTTP/1.0 clients.
 
-        ``lines`` as in ``respond``.
+        ``lines`` as in ``answer``.
 
         Raises ValueError for a head that cannot be sent; the exchange is then as before.
         """

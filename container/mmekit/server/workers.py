@@ -51,7 +51,7 @@ _REAP_GRACE_S = 2.0
 #: How long a clone waits for the worker to end its call; a load may be quicker than that.
 _CLONE_WAIT_S = 10.0
 
-#: After these the job goes on. A tuple of types made here: a union would be made anew for each frame.
+#: After these the job goes on. A set made once: a union would be made anew for each frame.
 _MORE_COMES = frozenset({StreamStart, Part, CloneReady})
 
 Body: TypeAlias = bytes | bytearray | memoryview

@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping
 
 from mmekit import process
+from mmekit.lines import LevelFormatter
 from mmekit.worker import forking, mms_modules
 from mmekit.worker import main as worker_main
 from mmekit.worker.messages import Fork, Forked, FrameReader, Message, TemplateReady, encode
@@ -80,7 +81,9 @@ def main(argv: list[str]) -> None:
     process.die_with_parent(signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the server decides
         signal.signal(number, signal.SIG_IGN)
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LevelFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     control = socket.socket(fileno=int(argv[0]))
     started = time.monotonic()
     mms_modules.install()
