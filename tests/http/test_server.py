@@ -47,6 +47,31 @@ def test_a_head_answer_withholds_the_body(serve: Serve) -> None:
         assert client.answer().body == b"hello world"
 
 
+def test_a_head_answer_may_name_the_length_of_a_body_that_is_not_at_hand(serve: Serve) -> None:
+    def app(exchange: Exchange) -> None:
+        exchange.answer(200, (), b"", length=5000)
+
+    with serve(app).connect() as client:
+        client.send("HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.answer(head_only=True).header("content-length") == "5000"
+
+
+def test_parts_with_a_known_length_are_not_chunked_and_the_connection_stays(serve: Serve) -> None:
+    def app(exchange: Exchange) -> None:
+        exchange.start(200, length=6)
+        exchange.write(b"abc")
+        exchange.write(b"def")
+        exchange.end()
+
+    with serve(app).connect() as client:
+        for _ in range(2):
+            client.get()
+            answer = client.answer()
+            assert (answer.body, answer.header("content-length")) == (b"abcdef", "6")
+            assert answer.header("transfer-encoding") is None
+            assert answer.header("connection") == "keep-alive"
+
+
 def test_a_streamed_head_answer_withholds_the_body(serve: Serve) -> None:
     def app(exchange: Exchange) -> None:
         exchange.start(200)

@@ -97,8 +97,11 @@ class Exchange:
         body: bytes | bytearray,
         reason: str | None = None,
         lines: bytes = b"",
+        length: int | None = None,
     ) -> None:
         """Send the whole answer in one write; ``lines`` are further header lines, sent as they are.
+
+        ``length`` is for answers to HEAD: what the body of the same GET would have (RFC 9110, 8.6).
 
         Raises ValueError for a head that cannot be sent; the exchange is then as before.
         """
@@ -112,7 +115,8 @@ class Exchange:
         if bodiless:
             own = b"%b%b%b" % (lines, pulse.lines, _CONNECTION[keep_alive])
         else:
-            own = b"%b%b%bcontent-length: %d\r\n" % (lines, pulse.lines, _CONNECTION[keep_alive], len(body))
+            size = len(body) if length is None else length
+            own = b"%b%b%bcontent-length: %d\r\n" % (lines, pulse.lines, _CONNECTION[keep_alive], size)
         head = encode_head(status, reason, headers, own)
         self._state = _ENDED
         if bodiless or self.request.method == "HEAD":
@@ -130,10 +134,13 @@ class Exchange:
         headers: Sequence[tuple[bytes, bytes]] = (),
         reason: str | None = None,
         lines: bytes = b"",
+        length: int | None = None,
     ) -> None:
-        """Send the head of an answer of unknown length: chunked, or ended by closing for HTTP/1.0 clients.
+        """Send the head of an answer that comes in parts.
 
-        ``lines`` as in ``answer``.
+        Without a ``length`` it is chunked, or ended by closing for HTTP/1.0 clients. With one, exactly so
+        many bytes must be written before ``end``; who cannot keep that calls ``abort``. ``lines`` as in
+        ``answer``.
 
         Raises ValueError for a head that cannot be sent; the exchange is then as before.
         """
@@ -141,12 +148,14 @@ class Exchange:
             self._refuse("start()")
             return
         pulse = self._channel.pulse
-        chunked = status not in BODILESS and self.request.version != "1.0"
+        chunked = status not in BODILESS and self.request.version != "1.0" and length is None
         closes = self.last or pulse.stopping or status >= pulse.closes_from
-        keep_alive = not closes and (chunked or status in BODILESS)
+        keep_alive = not closes and (chunked or status in BODILESS or length is not None)
         own = lines + pulse.lines + _CONNECTION[keep_alive]
         if chunked:
             own += b"transfer-encoding: chunked\r\n"
+        elif length is not None and status not in BODILESS:
+            own += b"content-length: %d\r\n" % length
         head = encode_head(status, reason, headers, own)
         self._state = _STREAMING
         self._mute = status in BODILESS or self.request.method == "HEAD"
