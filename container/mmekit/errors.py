@@ -46,6 +46,10 @@ class InvalidModel(MmekitError):
     type = "InvalidModelException"
 
 
+class ModelTooLarge(InvalidModel):
+    """Raised when an archive unpacks to more than is allowed."""
+
+
 class DownloadModelError(MmekitError):
     """Raised when a model's archive is not to be downloaded from a url, or cannot be."""
 

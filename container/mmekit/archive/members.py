@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from mmekit.errors import InvalidModel
+from mmekit.errors import InvalidModel, ModelTooLarge
 
 MAX_MEMBERS = 100_000
 #: Folders inside each other. Python deletes a tree recursively, so a deep one could not be deleted.
@@ -140,11 +140,11 @@ def _within(found: Iterator[Member], source: str, max_bytes: int) -> Iterator[Me
             yield member
 
 
-def too_large(source: str, max_bytes: int) -> InvalidModel:
+def too_large(source: str, max_bytes: int) -> ModelTooLarge:
     """Return the error for an archive that unpacks to more than the limit."""
-    return refusal(
-        source,
-        f"unpacked it has more than {max_bytes} bytes; raise MMEKIT_MAX_UNPACKED_BYTES if that is meant",
+    return ModelTooLarge(
+        f"The archive {source} cannot be used: unpacked it has more than {max_bytes} bytes; raise "
+        "MMEKIT_MAX_UNPACKED_BYTES if that is meant. Nothing was unpacked."
     )
 
 
