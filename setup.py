@@ -13,9 +13,10 @@ HERE = Path(__file__).parent
 ROOTS = {
     "mmekit": "container",
     "mmekit_handlers": "handlers",
+    "mmekit_endpoint": "endpoint",
     "mmekit_toolkit": "toolkit",
 }
-#: Those that are here: images are built without the toolkit.
+#: Those that are here: images are built without the endpoint and the toolkit.
 PRESENT = {package: root for package, root in ROOTS.items() if (HERE / root / package).is_dir()}
 
 #: The server and people's own handlers; nothing here imports numpy.
@@ -67,16 +68,29 @@ SAGEMAKER = [
 #: `multi-model-server` and `mxnet-model-server`, so it is never part of `all`.
 MMS = [*SAGEMAKER, "multi-model-server==1.1.11"]
 
+#: The local endpoint. moto's extras for the services that stand around it, without those it has for others.
+ENDPOINT = [
+    "boto3>=1.40",
+    "docker>=7.1",
+    "flask>=3",
+    "flask-cors>=5",
+    "gunicorn>=23",
+    "moto[s3]>=5.1.20",
+    "psutil>=6",
+    "retrying>=1.3.3",
+]
+
 DEV = [
+    *ENDPOINT,
     *SAGEMAKER,
     *TLS,
+    "awscli>=1.40",  # drives the local endpoint in the tests
     "build>=1.2",
     "hypothesis>=6.100",
     "lightgbm>=4.3",  # examples/custom-framework
     "model-archiver==1.0.3",  # what `mmekit archive pack` is compared with
     "mypy>=1.13",
     "openapi-spec-validator>=0.7",
-    "psutil>=6",
     "pytest>=8",
     "pytest-timeout>=2.3",
     "ruff>=0.8",
@@ -135,6 +149,7 @@ setup(
         "sklearn": SKLEARN,
         "pytorch": PYTORCH,
         "all": sorted({*XGBOOST, *SKLEARN, *PYTORCH}),
+        "endpoint": ENDPOINT,
         "sagemaker": SAGEMAKER,
         "tls": TLS,
         "mms": MMS,

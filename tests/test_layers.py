@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOTS = {
     "mmekit": ROOT / "container",
+    "mmekit_endpoint": ROOT / "endpoint",
     "mmekit_handlers": ROOT / "handlers",
     "mmekit_toolkit": ROOT / "toolkit",
 }
@@ -17,7 +18,7 @@ ROOTS = {
 
 #: Layer → what its modules must not import. A module belongs to the longest prefix that fits.
 FORBIDDEN = {
-    "mmekit": ["mmekit_toolkit"],
+    "mmekit": ["mmekit_toolkit", "mmekit_endpoint"],
     "mmekit.errors": ["mmekit", "mmekit_handlers"],
     "mmekit.config": [
         "mmekit.resolution",
@@ -40,8 +41,40 @@ FORBIDDEN = {
     "mmekit.worker": ["mmekit.server", "mmekit.http", "mmekit.cli"],
     "mmekit.server": ["mmekit.cli", "mmekit_handlers"],
     "mmekit.engine": ["mmekit.server", "mmekit.http", "mmekit.cli"],
+    # It speaks to containers as SageMaker does; what it shares with them are HTTP, archives and errors.
+    "mmekit_endpoint": [
+        "mmekit.server",
+        "mmekit.worker",
+        "mmekit.engine",
+        "mmekit.cli",
+        "mmekit.config",
+        "mmekit_handlers",
+        "mmekit_toolkit",
+    ],
+    "mmekit_endpoint.client": ["mmekit", "mmekit_endpoint"],
+    "mmekit_endpoint.fleet": [
+        "mmekit.http",
+        "mmekit_endpoint.api",
+        "mmekit_endpoint.command",
+        "mmekit_endpoint.service",
+    ],
+    "mmekit_endpoint.fleet.launchers": ["mmekit_endpoint.telemetry", "mmekit_endpoint.database"],
+    "mmekit_endpoint.telemetry": ["mmekit.http", "mmekit_endpoint.api", "mmekit_endpoint.database"],
+    "mmekit_endpoint.api": ["mmekit_endpoint.command", "mmekit_endpoint.service"],
+    "mmekit_endpoint.api.control": [
+        "mmekit_endpoint.api.runtime",
+        "mmekit_endpoint.fleet.instance",
+        "mmekit_endpoint.fleet.reconciler",
+    ],
     "mmekit_handlers": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit.cli", "mmekit.config"],
-    "mmekit_toolkit": ["mmekit.server", "mmekit.worker", "mmekit.http", "mmekit.cli", "mmekit_handlers"],
+    "mmekit_toolkit": [
+        "mmekit_endpoint",
+        "mmekit.server",
+        "mmekit.worker",
+        "mmekit.http",
+        "mmekit.cli",
+        "mmekit_handlers",
+    ],
 }
 
 #: In mmekit.server a module imports only those further down, and its equals; all may import the others.

@@ -20,6 +20,7 @@ import mmekit
 ROOT = Path(__file__).parent.parent.parent
 ROOTS = {
     "mmekit": ROOT / "container",
+    "mmekit_endpoint": ROOT / "endpoint",
     "mmekit_handlers": ROOT / "handlers",
     "mmekit_toolkit": ROOT / "toolkit",
 }

@@ -1,0 +1,1 @@
+"""The AWS face of the local endpoint: runtime, control plane, and the services around them."""

@@ -1,0 +1,126 @@
+"""The process: its start, its end, the end of the process that started it, and the AWS CLI against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tests.endpoint.control import (
+    REGION,
+    ControlPlane,
+    arn,
+    control_plane,
+    fleet,
+    multi_model,
+    never,
+    variant,
+    workers_of,
+)
+
+
+def test_sagemakers_operations_are_answered_soon(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with control_plane(tmp_path) as plane:
+        assert plane.send(b"{}", "SageMaker.ListModels").status == 200
+        assert time.monotonic() - begun < 5, "0.5 s on an idle machine; others may use this one"
+
+
+def test_a_stop_takes_less_than_two_seconds(tmp_path: Path) -> None:
+    with control_plane(tmp_path, "--settle", "30") as plane, fleet(tmp_path) as running:
+        running.settle = never
+        client = plane.client("sagemaker", tcp_keepalive=True)
+        client.create_model(ModelName="m", PrimaryContainer=multi_model())
+        client.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant("m")])
+        waiting = threading.Thread(target=_ignored, args=(plane,))
+        waiting.start()
+        deadline = time.monotonic() + 10
+        while running.database.endpoint("e") is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert plane.terminate() < 3, "1 s and what the machine is busy with"
+        waiting.join()
+        assert workers_of(tmp_path) == []
+        assert plane.log.read_text() == ""
+
+
+def _ignored(plane: ControlPlane) -> None:
+    try:
+        plane.send(b'{"EndpointName": "e", "EndpointConfigName": "c"}', "SageMaker.CreateEndpoint")
+    except OSError:
+        pass
+
+
+def test_an_interrupt_is_left_to_the_service(tmp_path: Path) -> None:
+    with control_plane(tmp_path) as plane:
+        assert plane.send(b"{}", "SageMaker.ListModels").status == 200
+        for pid in workers_of(tmp_path):
+            os.kill(pid, signal.SIGINT)
+        assert plane.send(b"{}", "SageMaker.ListModels").status == 200
+
+
+def test_a_worker_that_is_killed_is_started_again_with_all_objects(tmp_path: Path) -> None:
+    with control_plane(tmp_path) as plane:
+        s3 = plane.client("s3", "us-east-1")
+        s3.create_bucket(Bucket="bucket")
+        s3.put_object(Bucket="bucket", Key="k", Body=b"x")
+        (worker,) = set(workers_of(tmp_path)) - {plane.process.pid}
+        os.kill(worker, signal.SIGKILL)
+        assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"x"
+
+
+def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    script = (
+        "import socket, subprocess, sys, time\n"
+        "s = socket.create_server(('127.0.0.1', 0))\n"
+        "subprocess.Popen([sys.executable, '-m', 'mmekit_endpoint.api.control', '--fd', str(s.fileno()),\n"
+        "    '--state', sys.argv[1], '--launcher', 'process'], pass_fds=[s.fileno()])\n"
+        "print(s.getsockname()[1], flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    try:
+        parent.stdout.readline()
+        deadline = time.monotonic() + 10
+        while len(workers_of(tmp_path)) < 3:  # parent, arbiter, worker
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while workers_of(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_aws_cli_creates_and_describes_a_model(tmp_path: Path) -> None:
+    with control_plane(tmp_path) as plane:
+        environment = {
+            **os.environ,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CONFIG_FILE": str(tmp_path / "none"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        }
+
+        def aws(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [str(Path(sys.executable).parent / "aws"), "--endpoint-url", plane.url, *arguments]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+        container = json.dumps(multi_model())
+        created = aws("sagemaker", "create-model", "--model-name", "cli", "--primary-container", container)
+        assert json.loads(created.stdout) == {"ModelArn": arn("model", "cli")}, created.stderr
+        described = aws("sagemaker", "describe-model", "--model-name", "cli")
+        assert json.loads(described.stdout)["PrimaryContainer"]["ModelDataUrl"] == "s3://models/all/"
+        refused = aws("sagemaker", "describe-model", "--model-name", "none")
+        assert refused.returncode != 0
+        assert f'Could not find model "{arn("model", "none")}".' in refused.stderr
