@@ -1,0 +1,1 @@
+"""Endpoints, variants and instances: what SageMaker runs behind an endpoint's name."""
