@@ -22,42 +22,42 @@ EXIT_CONFIG = 78
 #: Exit code when the server cannot start or its one model cannot be loaded.
 EXIT_FAILED = 1
 
-#: Commands of the toolkit and the modules that have them.
-_TOOLKIT = {"archive": "mmekit_toolkit.archive.command"}
+#: Commands outside the container, and the modules that have them.
+_OUTSIDE = {"archive": "mmekit_toolkit.archive.command", "local": "mmekit_endpoint.command"}
 
 
 class _Commands(click.Group):
-    """Finds the toolkit's commands when they are asked for; images do not have the toolkit."""
+    """Finds commands outside the container when they are asked for; images do not have them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_TOOLKIT])
+        return sorted([*super().list_commands(ctx), *_OUTSIDE])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _TOOLKIT:
+        if cmd_name not in _OUTSIDE:
             return super().get_command(ctx, cmd_name)
         try:
-            module = importlib.import_module(_TOOLKIT[cmd_name])
+            module = importlib.import_module(_OUTSIDE[cmd_name])
         except ModuleNotFoundError as error:
-            if error.name != "mmekit_toolkit":
+            if error.name != _OUTSIDE[cmd_name].partition(".")[0]:
                 raise
-            return _without_toolkit(cmd_name)
+            return _not_here(cmd_name)
         command: click.Command = getattr(module, cmd_name)
         return command
 
 
-def _without_toolkit(name: str) -> click.Command:
+def _not_here(name: str) -> click.Command:
     """Return a command that says what to install, whatever its arguments."""
 
     def leave(**_: object) -> NoReturn:
         _leave(
-            f"`mmekit {name}` is part of the toolkit, which images leave out. Run it where mmekit was "
+            f"`mmekit {name}` is for people's machines; images leave it out. Run it where mmekit was "
             "installed with pip (pip install mmekit).",
             EXIT_FAILED,
         )
 
     anything = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
     settings = {"ignore_unknown_options": True}
-    help_text = "Not here: part of the toolkit, which images leave out."
+    help_text = "Not here: images leave it out."
     return click.Command(
         name, settings, leave, [anything], help=help_text, short_help=help_text, add_help_option=False
     )

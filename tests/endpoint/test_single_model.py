@@ -1,0 +1,125 @@
+"""Endpoints without target models: InvokeEndpoint, streams, asynchronous calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EventStreamError
+
+from tests.endpoint.service import Service, archive, until
+
+PIECES = json.dumps({"pieces": ["one", "two", "three"], "pause_s": 0.05}).encode()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("state"), program="streams.py") as service:
+        service.s3.create_bucket(Bucket="models")
+        service.s3.put_object(Bucket="models", Key="single.tar.gz", Body=archive({"value": "single"}))
+        service.create("single", url="s3://models/single.tar.gz", mode="SingleModel")
+        service.create(
+            "async",
+            url="s3://models/single.tar.gz",
+            mode="SingleModel",
+            asynchronous={
+                "OutputConfig": {"S3OutputPath": "s3://models/out", "S3FailurePath": "s3://models/failed"}
+            },
+        )
+        yield service
+
+
+def test_an_invocation_goes_to_the_one_model(service: Service) -> None:
+    answer = service.runtime.invoke_endpoint(EndpointName="single", Body=PIECES, ContentType="text/csv")
+    assert answer["InvokedProductionVariant"] == "AllTraffic"
+    assert answer["Body"].read() == b"onetwothree"
+
+
+def test_a_target_model_is_refused(service: Service) -> None:
+    with pytest.raises(ClientError, match="TARGET_MODEL_HEADER_NOT_SUPPORTED"):
+        service.invoke("single", "a.tar.gz")
+
+
+def test_a_stream_arrives_in_parts(service: Service) -> None:
+    answer = service.runtime.invoke_endpoint_with_response_stream(
+        EndpointName="single", Body=PIECES, Accept="text/plain"
+    )
+    parts = [event["PayloadPart"]["Bytes"] for event in answer["Body"]]
+    assert parts == [b"one", b"two", b"three"]
+    assert answer["InvokedProductionVariant"] == "AllTraffic"
+    assert answer["ContentType"] == "text/plain"
+
+
+def test_a_stream_that_breaks_off_is_an_error_in_the_stream(service: Service) -> None:
+    answer = service.runtime.invoke_endpoint_with_response_stream(
+        EndpointName="single", Body=json.dumps({"pieces": ["one"], "breaks": True}).encode()
+    )
+    events = iter(answer["Body"])
+    assert next(events)["PayloadPart"]["Bytes"] == b"one"
+    with pytest.raises(EventStreamError, match="closed the connection"):
+        next(events)
+
+
+def test_a_stream_that_is_refused_is_a_model_error(service: Service) -> None:
+    with pytest.raises(service.runtime.exceptions.ModelError) as caught:
+        service.runtime.invoke_endpoint_with_response_stream(
+            EndpointName="single", Body=json.dumps({"pieces": ["no"], "status": 400}).encode()
+        )
+    assert caught.value.response["OriginalMessage"] == "no"
+
+
+def _output(service: Service, location: str) -> bytes:
+    bucket, _, key = location.removeprefix("s3://").partition("/")
+
+    def get() -> Any:
+        try:
+            return service.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        except service.s3.exceptions.NoSuchKey:
+            return None
+
+    found: bytes = until(get, what=f"the object {location}")
+    return found
+
+
+def test_an_asynchronous_call_becomes_an_object(service: Service) -> None:
+    service.s3.put_object(Bucket="models", Key="in/payload", Body=PIECES)
+    answer = service.runtime.invoke_endpoint_async(
+        EndpointName="async",
+        InputLocation="s3://models/in/payload",
+        InferenceId="mine",
+        ContentType="text/csv",
+    )
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
+    assert answer["InferenceId"] == "mine"
+    assert answer["OutputLocation"].startswith("s3://models/out/")
+    assert _output(service, answer["OutputLocation"]) == b"onetwothree"
+
+
+def test_an_asynchronous_call_that_fails_becomes_an_object_too(service: Service) -> None:
+    answer = service.runtime.invoke_endpoint_async(
+        EndpointName="async", InputLocation="s3://models/in/absent"
+    )
+    assert b"NoSuchKey" in _output(service, answer["FailureLocation"])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "text"),
+    [
+        ("single", {"InputLocation": "s3://models/in/payload"}, "no AsyncInferenceConfig"),
+        ("async", {"InputLocation": "https://example.com/x"}, "names no S3 object"),
+    ],
+)
+def test_asynchronous_calls_that_cannot_be_taken(
+    service: Service, endpoint: str, arguments: dict[str, str], text: str
+) -> None:
+    with pytest.raises(ClientError, match=text) as caught:
+        service.runtime.invoke_endpoint_async(EndpointName=endpoint, **arguments)
+    assert caught.value.response["Error"]["Code"] == "ValidationError"
+
+
+def test_an_archive_that_is_not_there_fails_the_endpoint(service: Service) -> None:
+    described = service.create("lacking", url="s3://models/absent.tar.gz", mode="SingleModel")
+    assert described["EndpointStatus"] == "Failed"
+    assert "absent.tar.gz" in described["FailureReason"]
