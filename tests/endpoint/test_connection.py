@@ -157,15 +157,38 @@ def test_what_is_no_answer_is_said(raw: bytes, text: str) -> None:
     run(work())
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing() -> None:
-    """The container closes after each answer without saying so (RFC 9112, 9.3.1)."""
+def test_a_request_is_sent_once_though_its_connection_breaks() -> None:
+    """It may have been run: who died of it must not get it again."""
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        for number in range(2):
+            await read_request(reader)
+            requests += 1
+            if number == 0:
+                writer.write(GOOD["length"][0])
 
     async def work() -> None:
-        served = Served(answering(GOOD["length"][0], close=True))
+        async with Served(serve) as container:
+            await container.ask("POST", "/x")
+            with pytest.raises(NoAnswer, match="closed the connection"):
+                await container.ask("POST", "/x")
+            assert requests == 2
+
+    run(work())
+
+
+def test_a_connection_that_was_free_for_long_is_not_used_again() -> None:
+    """Its end may be on the way (RFC 9112, 9.3.1)."""
+
+    async def work() -> None:
+        served = Served(answering(GOOD["length"][0]))
         async with served as container:
-            for _ in range(20):
+            for pause_s in (0, 0.1, 1.2):
+                await asyncio.sleep(pause_s)
                 assert (await container.ask("POST", "/x")).body == b"hello"
-                await asyncio.sleep(0)
+            assert served.connections == 2
 
     run(work())
 

@@ -88,7 +88,14 @@ def test_the_control_plane_is_started_again_and_invocations_go_on(tmp_path: Path
         for process in control:
             os.kill(process.pid, signal.SIGKILL)
         assert service.invoke("on", "a.tar.gz")["value"] == "a"
-        assert service.status("on") == "InService"
+
+        def answers() -> bool:
+            try:
+                return service.status("on") == "InService"
+            except ClientError as error:
+                return error.response["Error"]["Code"] != "ServiceUnavailable"
+
+        until(answers, what="the control plane")
         assert [b["Name"] for b in service.s3.list_buckets()["Buckets"]] == ["models"]
         service.upload(b=stub_model("b"))
         assert service.invoke("on", "b.tar.gz")["value"] == "b"
@@ -185,3 +192,15 @@ def test_deleting_while_in_change_is_refused(tmp_path: Path) -> None:
         until(lambda: service.status("busy") == "Failed", what="the end of Creating")
         service.sagemaker.delete_endpoint(EndpointName="busy")
         until(lambda: not service.get("status")["endpoints"], what="the deletion")
+
+
+def test_the_command_says_when_the_endpoint_of_a_folder_serves_and_why_not(tmp_path: Path) -> None:
+    models = tmp_path / "with space, # and %41"
+    models.mkdir()
+    (models / "a.tar.gz").write_bytes(stub_model("a"))
+    with Service(tmp_path / "state", "--models", str(models)) as service:
+        until(lambda: "endpoint local is InService" in service.log, what="the line")
+        assert service.invoke("local", "a.tar.gz")["value"] == "a"
+    with Service(tmp_path / "other", "--models", str(models), program="no_such_program.py") as service:
+        until(lambda: "endpoint local is Failed" in service.log, what="the line")
+        assert "no_such_program.py" in service.log

@@ -29,7 +29,6 @@ class ControlProcess:
         self._event = event
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._stopping = False
         self._socket = socket.socket()
         # Inherited by accepted connections; gunicorn sets it too late for those that came before it.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -43,11 +42,6 @@ class ControlProcess:
         host, port = self._socket.getsockname()
         return host, port
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether it runs, or will soon."""
-        return not self._stopping
-
     async def start(self) -> None:
         """Start it, and see to it that it is started again when it ends."""
         await self._start()
@@ -55,7 +49,6 @@ class ControlProcess:
 
     async def stop(self) -> None:
         """End it."""
-        self._stopping = True
         if self._watcher is not None:
             self._watcher.cancel()
         process = self._process

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable
+import json
 
 from mmekit.http.exchange import Exchange
 from mmekit_endpoint.fleet.connection import Answer, NoAnswer, Request
@@ -26,18 +24,13 @@ _HOP_BY_HOP = frozenset(
     }
 )
 
-#: How long a request waits for a process that is being started, in seconds.
-_START_S = 30.0
-_PERIOD_S = 0.05
-
 
 class Proxy:
-    """The way to the other process. ``is_alive`` says whether waiting for it makes sense."""
+    """The way to the other process. Its socket listens always: who comes before the process does waits."""
 
-    def __init__(self, address: tuple[str, int], max_answer_bytes: int, is_alive: Callable[[], bool]) -> None:
+    def __init__(self, address: tuple[str, int], max_answer_bytes: int) -> None:
         self._connections = Container(max_answer_bytes, max_connections=64)
         self._connections.reach(address)
-        self._is_alive = is_alive
 
     def close(self) -> None:
         """Close all connections."""
@@ -45,17 +38,15 @@ class Proxy:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request with what the other process answers."""
-        _Passage(exchange, self._connections, self._is_alive).send()
+        _Passage(exchange, self._connections).send()
 
 
 class _Passage:
     """One request on its way there and back."""
 
-    def __init__(self, exchange: Exchange, connections: Container, is_alive: Callable[[], bool]) -> None:
+    def __init__(self, exchange: Exchange, connections: Container) -> None:
         self._exchange = exchange
         self._connections = connections
-        self._is_alive = is_alive
-        self._begun = time.monotonic()
         self._started = False
         request = exchange.request
         target = request.path + (f"?{request.query}" if request.query else "")
@@ -93,14 +84,15 @@ class _Passage:
         if isinstance(outcome, NoAnswer):
             if self._started:
                 exchange.abort()
-            elif self._is_alive() and time.monotonic() - self._begun < _START_S:
-                asyncio.get_running_loop().call_later(_PERIOD_S, self._again)
             else:
+                text = (
+                    f"The control plane of the local endpoint does not answer: {outcome}. Its errors are in "
+                    "the output of mmekit local; try again."
+                )
                 exchange.answer(
                     503,
-                    [(b"content-type", b"text/plain; charset=utf-8")],
-                    f"The control plane of the local endpoint does not answer: {outcome}. Its errors are in "
-                    "the output of mmekit local.\n".encode(),
+                    [(b"content-type", b"application/x-amz-json-1.1")],
+                    json.dumps({"__type": "ServiceUnavailable", "message": text}).encode(),
                 )
         elif self._started:
             exchange.end()
@@ -113,10 +105,6 @@ class _Passage:
                 outcome.body,
                 length=int(length) if is_head and length is not None else None,
             )
-
-    def _again(self) -> None:
-        if not self._exchange.closed:
-            self.send()
 
 
 def _headers(answer: Answer) -> list[tuple[bytes, bytes]]:

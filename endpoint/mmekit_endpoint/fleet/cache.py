@@ -158,7 +158,7 @@ class ModelCache:
         try:
             await asyncio.wait_for(self._bring_in(model), self._shelf.settings.load_timeout_s)
         except Exception as raised:  # noqa: BLE001 - the border of a task: callers wait for an answer
-            self._give_up(model, self._explained(model, raised))
+            self._give_up(model, await self._explained(model, raised))
         else:
             model.task = None
             self._touch(model)
@@ -171,7 +171,7 @@ class ModelCache:
             await self._storage.fetch(model)
         await self._memory.load(model)
 
-    def _explained(self, model: Model, raised: Exception) -> EndpointError:
+    async def _explained(self, model: Model, raised: Exception) -> EndpointError:
         shelf = self._shelf
         if isinstance(raised, EndpointError):
             return raised
@@ -179,7 +179,8 @@ class ModelCache:
             limit_s = shelf.settings.load_timeout_s
             return shelf.model_error(0, f"{model.target} was still {model.state.value} after {limit_s:g} s")
         if isinstance(raised, NoAnswer):
-            return shelf.model_error(0, f"the container did not load {model.target}: {raised}")
+            reason = await shelf.ending.explain(raised)
+            return shelf.model_error(0, f"{model.target} was not loaded: {reason}")
         if isinstance(raised, Stopped):
             return ServiceUnavailable("The instance is being stopped; call again.")
         logger.error("Bringing %s in failed", model.target, exc_info=raised)

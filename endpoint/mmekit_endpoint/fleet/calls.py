@@ -13,6 +13,7 @@ from mmekit_endpoint.fleet.cache import ModelCache
 from mmekit_endpoint.fleet.call import Call
 from mmekit_endpoint.fleet.connection import Answer, NoAnswer, Request
 from mmekit_endpoint.fleet.container import Container
+from mmekit_endpoint.fleet.ending import Ending
 from mmekit_endpoint.fleet.model import Model, State
 from mmekit_endpoint.fleet.model_errors import ModelErrors
 from mmekit_endpoint.settings import Settings
@@ -26,7 +27,7 @@ class Calls:
     """Takes calls for a container's models. ``moved`` gets those that another instance may serve.
 
     ``cache`` has the models of a multi-model container, ``single`` is the one of a single-model container.
-    ``death`` is how the container ended, for the errors of what it had.
+    ``ending`` knows how the container ended, for the errors of what it had.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Calls:
         settings: Settings,
         container: Container,
         errors: ModelErrors,
+        ending: Ending,
         statistics: VariantStatistics,
         moved: Callable[[Call], None],
         *,
@@ -41,9 +43,9 @@ class Calls:
     ) -> None:
         self.cache: ModelCache | None = None
         self.single: Model | None = None
-        self.death = ""
         self._container = container
         self._errors = errors
+        self._ending = ending
         self._statistics = statistics
         self._moved = moved
         self._caches = caches
@@ -100,6 +102,10 @@ class Calls:
         """Hand over all calls that the container has not got yet."""
         self._closed = True
         for model in self.models:
+            if model.state is State.LOADING and self._ending.how:
+                # It may have died of that: the next instance must not, too.
+                reason = f"{model.target} was not loaded: the container {self._ending.how}"
+                self.fail(model, self._errors.of(0, reason))
             waiting, model.waiting = model.waiting, deque()
             for call in waiting:
                 call.moves += 1
@@ -164,10 +170,7 @@ class Calls:
         call.container_s += time.monotonic() - call.sent
         call.request = None
         if isinstance(outcome, NoAnswer):
-            reason = (
-                f"the container {self.death}" if self.death else f"the container did not answer: {outcome}"
-            )
-            self._conclude(model, call, self._errors.of(0, reason), 0)
+            self._spawn(self._silence(model, call, outcome))
         elif 200 <= outcome.status < 300:
             self._conclude(model, call, outcome, outcome.status)
         elif outcome.status in (404, 507) and self.cache is not None:
@@ -175,6 +178,10 @@ class Calls:
             self._spawn(self._second_thought(self.cache, model, call, outcome))
         else:
             self._conclude(model, call, self._refused(outcome), outcome.status)
+
+    async def _silence(self, model: Model, call: Call, outcome: NoAnswer) -> None:
+        reason = await self._ending.explain(outcome)
+        self._conclude(model, call, self._errors.of(0, reason), 0)
 
     def _refused(self, answer: Answer) -> EndpointError:
         return self._errors.of(answer.status, answer.body.decode(errors="replace"))

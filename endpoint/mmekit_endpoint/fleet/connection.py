@@ -41,7 +41,7 @@ OnPart = Callable[[bytes], None]
 class Request:
     """A request to a container. ``head`` is complete but for Content-Length and the empty line."""
 
-    __slots__ = ("body", "connection", "done", "head", "is_head", "on_head", "on_part", "retried")
+    __slots__ = ("body", "connection", "done", "head", "is_head", "on_head", "on_part")
 
     def __init__(
         self,
@@ -59,8 +59,6 @@ class Request:
         self.connection: Connection | None = None
         #: Its answer has a head alone, whatever Content-Length that has (RFC 9112, 6.3).
         self.is_head = head.startswith(b"HEAD ")
-        #: Whether it was sent a second time, because a kept connection had been closed meanwhile.
-        self.retried = False
 
     def cancel(self) -> None:
         """Give the request up: its connection is closed, ``done`` is not called any more."""
@@ -95,20 +93,19 @@ class Connection(asyncio.Protocol):
         "_lost",
         "_max_bytes",
         "_parser",
-        "_received",
         "_released",
         "_request",
         "_size",
         "_streams",
         "_transport",
-        "_used",
+        "free_since",
     )
 
     def __init__(
         self,
         max_bytes: int,
         released: Callable[[Connection], None],
-        lost: Callable[[Connection, Request | None, bool], None],
+        lost: Callable[[Connection, Request | None], None],
     ) -> None:
         # Per connection
         self._max_bytes = max_bytes
@@ -116,10 +113,9 @@ class Connection(asyncio.Protocol):
         self._lost = lost
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
-        self._used = False  # whether an answer has come before
+        self.free_since = 0.0
         # Per request
         self._request: Request | None = None
-        self._received = False
         self._headers: dict[bytes, bytes] = {}
         self._has_head = False
         self._body: list[bytes] = []
@@ -132,7 +128,6 @@ class Connection(asyncio.Protocol):
         """Send a request; the connection must be free."""
         self._request = request
         request.connection = self
-        self._received = False
         body = request.body
         head = b"%bcontent-length: %d\r\n\r\n" % (request.head, len(body))
         if len(body) <= _JOIN_BYTES:
@@ -166,7 +161,6 @@ class Connection(asyncio.Protocol):
         if self._request is None:  # nobody asked: what comes cannot be an answer
             self._transport.abort()
             return
-        self._received = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -181,7 +175,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the pool (asyncio.Protocol)."""
         request, self._request = self._request, None
-        self._lost(self, request, self._used and not self._received)
+        self._lost(self, request)
 
     def _fail(self, reason: str) -> None:
         request, self._request = self._request, None
@@ -245,7 +239,6 @@ class Connection(asyncio.Protocol):
         body = self._body
         answer = Answer(status, self._headers, body[0] if len(body) == 1 else b"".join(body))
         self._request = request.connection = None
-        self._used = True
         self._body = []
         if self._parser.should_keep_alive() and self._ends_itself():
             # Free before the caller knows: its next request may use this connection.

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import deque
 
 from mmekit_endpoint.fleet.connection import Answer, Connection, NoAnswer, Request
 
 #: AWS: "Custom Inference Code with Hosting Services": 200 within 2 s.
 PING_TIMEOUT_S = 2.0
+
+#: A connection that was free for longer is not used again, in seconds. Servers close kept connections after
+#: two seconds and more, and a request that meets the end of its connection cannot be sent again: it may have
+#: been run.
+_MAX_IDLE_S = 1.0
 
 TARGET_HEADER = b"x-amzn-sagemaker-target-model"
 
@@ -43,13 +49,24 @@ class Container:
 
     def send(self, request: Request) -> None:
         """Send a request over a free connection, a new one, or the next that becomes free."""
-        while self._free:
+        if self._free:
             connection = self._free.pop()
-            if connection in self._open:
+            if time.monotonic() - connection.free_since < _MAX_IDLE_S:
                 connection.send(request)
                 return
+            # The rest were free for longer still.
+            for old in [connection, *self._free]:
+                old.abort()
+            self._free.clear()
         self._waiting.append(request)
-        if len(self._open) + self._connecting < self._max_connections:
+        self._grow()
+
+    def _grow(self) -> None:
+        """Open connections for what waits, as many as are allowed."""
+        while (
+            self._connecting < len(self._waiting)
+            and len(self._open) + self._connecting < self._max_connections
+        ):
             self._connecting += 1
             task = asyncio.get_running_loop().create_task(self._connect())
             self._tasks.add(task)
@@ -97,22 +114,18 @@ class Container:
         elif self._closed:
             connection.abort()
         else:
+            connection.free_since = time.monotonic()
             self._free.append(connection)
 
-    def _lost(self, connection: Connection, request: Request | None, was_stale: bool) -> None:
+    def _lost(self, connection: Connection, request: Request | None) -> None:
         self._open.discard(connection)
         if connection in self._free:
             self._free.remove(connection)
         if request is not None:
             request.connection = None
-            if was_stale and not request.retried and not self._closed:
-                # The container closed a kept connection as we began to use it (RFC 9112, 9.3.1).
-                request.retried = True
-                self.send(request)
-            else:
-                request.done(NoAnswer("it closed the connection before its answer was complete"))
-        elif self._waiting and not self._closed:
-            self.send(self._waiting.popleft())
+            request.done(NoAnswer("it closed the connection before its answer was complete"))
+        elif not self._closed:
+            self._grow()
 
     # --- calls of the contract ---------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from mmekit_endpoint.fleet.call import Call
 from mmekit_endpoint.fleet.calls import Calls
 from mmekit_endpoint.fleet.connection import NoAnswer
 from mmekit_endpoint.fleet.container import Container
+from mmekit_endpoint.fleet.ending import Ending
 from mmekit_endpoint.fleet.instance_types import instance_type, resources
 from mmekit_endpoint.fleet.launchers import Launcher, Order, Running, Usage
 from mmekit_endpoint.fleet.model import Model, State
@@ -93,6 +94,7 @@ class Instance:
         volume_bytes = variant.volume_bytes or settings.volume_bytes or kind.volume_bytes
         self._volume = Volume(settings.state / "instances" / self.id, volume_bytes)
         self._log = settings.state / "logs" / endpoint_name / variant.name / f"{self.id}.log"
+        self._ending = Ending()
         self._errors = ModelErrors(endpoint_name, region, f"{variant.name}/{self.id}", self._log)
         self._started = time.time()
         self._reason = ""  # why it is unhealthy
@@ -102,6 +104,7 @@ class Instance:
             settings,
             self._container,
             self._errors,
+            self._ending,
             statistics,
             moved,
             caches=variant.container.cache_models,
@@ -215,6 +218,7 @@ class Instance:
             self._statistics,
             self._surroundings.events,
             self._errors.of,
+            self._ending,
         )
         url = spec.model_data_url or ""
         # AWS: "Set MME model caching behavior": without a cache, downloads and loads are more parallel.
@@ -234,7 +238,9 @@ class Instance:
     # --- service ---------------------------------------------------------------------------------
 
     async def _watch(self, running: Running) -> None:
-        self._give_up(f"the container {await running.wait()}")
+        how = await running.wait()
+        self._ending.set(how)
+        self._give_up(f"the container {how}")
 
     async def _check_health(self) -> None:
         strikes = 0
@@ -258,7 +264,6 @@ class Instance:
         self._reason = reason
         self._event("instance_unhealthy", reason)
         if before is Life.IN_SERVICE:
-            self.calls.death = reason.removeprefix("the container ")
             self._ended(self)
             self.calls.release()
 

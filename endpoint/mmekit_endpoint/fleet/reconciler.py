@@ -65,6 +65,8 @@ class Reconciler:
             if newest != version:
                 version = newest
                 rows = await asyncio.to_thread(self._database.endpoints)
+                if self._database.data_version() != version:
+                    continue  # something was written meanwhile: what was read may be over
                 self._rows = {row.name: row for row in rows}
                 for row in rows:
                     self._begin(row)
@@ -208,8 +210,11 @@ class Reconciler:
             await endpoint.stop(_LAST_CALLS_S)
         self._statistics.forget(row.name)
         await self._write(self._database.forget, row.name, row.generation)
+        # Who was answered DeleteEndpoint and calls now is not told what the last look at the database saw.
+        self._rows.pop(row.name, None)
         self._event(row, "endpoint_deleted", "")
-        self._work.pop(row.name, None)
+        if self._work.get(row.name) is asyncio.current_task():  # else it has a successor
+            del self._work[row.name]
 
     async def _settle(
         self, row: EndpointRow, status: str, reason: str | None, spec: EndpointSpec | None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from mmekit_endpoint.errors import ModelError
+from mmekit_endpoint.fleet.ending import Ending
 from mmekit_endpoint.fleet.model import Model
 from mmekit_endpoint.settings import Settings
 from mmekit_endpoint.telemetry.events import EventLog
@@ -15,8 +16,8 @@ from mmekit_endpoint.telemetry.statistics import VariantStatistics
 class Shelf:
     """The target models of one instance, by name.
 
-    ``model_error`` makes a ModelError of a container's status and text. ``changed`` is set when a model
-    became idle, or left memory or disk: who waits for room looks again.
+    ``model_error`` makes a ModelError of a container's status and text, ``ending`` knows how it ended.
+    ``changed`` is set when a model became idle, or left memory or disk: who waits for room looks again.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class Shelf:
         statistics: VariantStatistics,
         events: EventLog,
         model_error: Callable[[int, str], ModelError],
+        ending: Ending,
     ) -> None:
         self.settings = settings
         self.instance = instance
         self.statistics = statistics
         self.model_error = model_error
+        self.ending = ending
         self.models: dict[str, Model] = {}
         self.changed = asyncio.Event()
         self._endpoint = endpoint

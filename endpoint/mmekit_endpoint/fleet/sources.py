@@ -62,8 +62,8 @@ class FolderSource:
         path = self._folder / key
         if not path.is_file():
             raise ValidationError(
-                f"Failed to download model data: there is no archive {path}. Put it into the folder; "
-                "it is found at the next call."
+                f"Failed to download model data: there is no archive {path}. Put it into the folder; it is "
+                "looked for again after a second."
             )
         return path
 
@@ -160,7 +160,7 @@ class S3Source:
         reason = {404: "there is no such object", 403: "access is denied"}.get(status, f"{code or status}")
         return ValidationError(
             f"Failed to download model data{where}: {reason}. Please ensure that there is an object at this "
-            "place and that it may be read; it is looked for again at the next call."
+            "place and that it may be read; it is looked for again after a second."
         )
 
 
