@@ -77,7 +77,6 @@ ENDPOINT = [
     "gunicorn>=23",
     "moto[s3]>=5.1.20",
     "psutil>=6",
-    "retrying>=1.3.3",
 ]
 
 DEV = [

@@ -28,7 +28,11 @@ _DEFAULTS = {field: Settings.__dataclass_fields__[field].default for field in Se
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
-def _number(name: str, field: str, help_text: str, kind: Any = float) -> Callable[[Any], Any]:
+_SECONDS = click.FloatRange(0, min_open=True)
+_FROM_ZERO = click.FloatRange(0)
+
+
+def _number(name: str, field: str, help_text: str, kind: Any = _SECONDS) -> Callable[[Any], Any]:
     return click.option(name, field, type=kind, default=_DEFAULTS[field], show_default=True, help=help_text)
 
 
@@ -103,13 +107,27 @@ def _byte_size(_: click.Context, __: click.Parameter, value: str | None) -> int 
 @_number("--invoke-timeout", "invoke_timeout_s", "Seconds of an invocation, a cold model's wait included.")
 @_number("--load-timeout", "load_timeout_s", "Seconds of a download and load together.")
 @_number("--startup-timeout", "startup_timeout_s", "Seconds until a container must answer /ping.")
-@_number("--settle", "settle_s", "Seconds that Create, Update and Delete wait for their end; AWS: 0.")
+@_number(
+    "--settle", "settle_s", "Seconds that Create, Update and Delete wait for their end; AWS: 0.", _FROM_ZERO
+)
 @_number("--health-period", "health_period_s", "Seconds between two health checks.")
-@_number("--store-patience", "store_patience_s", "Seconds that a store which does not answer is asked again.")
-@_number("--failure-memory", "failure_memory_s", "Seconds that a failed load is answered from memory.")
+@_number(
+    "--store-patience",
+    "store_patience_s",
+    "Seconds that a store which does not answer is asked again.",
+    _FROM_ZERO,
+)
+@_number(
+    "--failure-memory", "failure_memory_s", "Seconds that a failed load is answered from memory.", _FROM_ZERO
+)
 @_number("--copy-idle", "copy_idle_s", "Seconds after which an unused extra copy of a model is unloaded.")
 @_number("--metrics-period", "metrics_period_s", "Seconds between two publications to CloudWatch.")
-@_number("--memory-percent", "memory_percent", "Memory use above which a load unloads another model first.")
+@_number(
+    "--memory-percent",
+    "memory_percent",
+    "Percent of memory above which a load unloads another model first.",
+    click.FloatRange(0, 100),
+)
 @_number("--max-in-flight", "max_in_flight", "Calls that a copy of a model gets at once.", click.IntRange(1))
 @_number(
     "--hot", "hot_in_flight", "Calls at a copy from which another instance gets the model.", click.IntRange(1)
@@ -145,27 +163,49 @@ def local(context: click.Context, /, **options: Any) -> None:
 
 
 def _serve(settings: Settings) -> None:
-    from mmekit_endpoint import service
+    try:
+        from mmekit_endpoint import service
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mmekit"):
+            raise
+        _leave(
+            f"the package {error.name} is missing; the local endpoint needs more than the base install: "
+            "pip install 'mmekit[endpoint]'.",
+            EXIT_FAILED,
+        )
     from mmekit_endpoint.database import StateUnusable
     from mmekit_endpoint.errors import LaunchFailed
 
     logging.basicConfig(format="mmekit local: %(message)s", level=logging.WARNING)
     try:
-        service.run(settings, lambda url, launcher: _greet(settings, url, launcher))
+        greeting = _Greeting(settings)
+        service.run(settings, greeting.started, greeting.settled)
     except (service.StateInUse, StateUnusable, LaunchFailed) as error:
         _leave(str(error), EXIT_FAILED)
     except CannotListen as error:
         _leave(error.message, EXIT_FAILED)
 
 
-def _greet(settings: Settings, url: str, launcher: str) -> None:
-    click.echo(f"mmekit local: listening on {url} (launcher {launcher}, state {settings.state})")
-    click.echo(f"  export AWS_ENDPOINT_URL={url}")
-    if settings.models is not None:
-        click.echo(
-            f"  curl --data-binary @payload -H 'Content-Type: text/csv' -H 'X-Amzn-SageMaker-Target-Model: "
-            f"ARCHIVE' {url}/endpoints/{settings.endpoint_name}/invocations"
-        )
+class _Greeting:
+    """Says where the service is, and when the endpoint of --models serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._url = ""
+
+    def started(self, url: str, launcher: str) -> None:
+        self._url = url
+        click.echo(f"mmekit local: listening on {url} (launcher {launcher}, state {self._settings.state})")
+        click.echo(f"  export AWS_ENDPOINT_URL={url}")
+
+    def settled(self, status: str, reason: str) -> None:
+        name = self._settings.endpoint_name
+        click.echo(f"mmekit local: endpoint {name} is {status}. {reason}".rstrip())
+        if status == "InService":
+            click.echo(
+                "  curl --data-binary @payload -H 'Content-Type: text/csv' -H "
+                f"'X-Amzn-SageMaker-Target-Model: ARCHIVE' {self._url}/endpoints/{name}/invocations"
+            )
 
 
 def _keys(given: tuple[str, ...]) -> dict[str, str]:
@@ -224,20 +264,21 @@ def models(endpoint_url: str, as_json: bool) -> None:
 
 @local.command(epilog="Example: mmekit local events --follow")
 @click.option("--follow", is_flag=True, help="Go on with what happens, until interrupted.")
-@click.option("--since", default=0, show_default=True, help="Number of the event to go on after.")
+@click.option("--since", type=int, help="Number of the event to go on after. Else the last thousand.")
 @_looks
-def events(endpoint_url: str, as_json: bool, follow: bool, since: int) -> None:
+def events(endpoint_url: str, as_json: bool, follow: bool, since: int | None) -> None:
     """Show what happened: instances, loads, evictions, failures."""
     from mmekit_endpoint import tables
 
-    found = _get(endpoint_url, f"events?since={since}")
+    found = _get(endpoint_url, "events" if since is None else f"events?since={since}")
     _show(found, as_json, tables.events)
+    last = since or 0
     try:
         while follow:
             if found["events"]:
-                since = found["events"][-1]["sequence"]
+                last = found["events"][-1]["sequence"]
             time.sleep(0.5)
-            found = _get(endpoint_url, f"events?since={since}")
+            found = _get(endpoint_url, f"events?since={last}")
             for event in found["events"]:
                 click.echo(json.dumps(event) if as_json else tables.event_line(event))
     except KeyboardInterrupt:

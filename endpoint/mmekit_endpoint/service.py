@@ -62,24 +62,32 @@ class StateInUse(Exception):
     """Raised when another service has the state folder."""
 
 
-def run(settings: Settings, started: Callable[[str, str], None]) -> None:
+#: Between two looks whether the endpoint of --models serves, in seconds.
+_LOOK_S = 0.05
+
+
+def run(settings: Settings, started: Callable[[str, str], None], settled: Callable[[str, str], None]) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends at once.
 
-    ``started`` is called with the URL and the launcher's name. Raises StateInUse, StateUnusable, CannotListen
+    ``started`` is called with the URL and the launcher's name, ``settled`` with the status of the endpoint of
+    ``settings.models`` and the reason where it failed. Raises StateInUse, StateUnusable, CannotListen
     and LaunchFailed where the service cannot start.
     """
     import uvloop
 
     allow_descriptors()
-    uvloop.run(Service(settings, started).run())
+    uvloop.run(Service(settings, started, settled).run())
 
 
 class Service:
     """One service and all that it consists of."""
 
-    def __init__(self, settings: Settings, started: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, settings: Settings, started: Callable[[str, str], None], settled: Callable[[str, str], None]
+    ) -> None:
         self._settings = settings
         self._started = started
+        self._settled = settled
 
     async def run(self) -> None:
         """Start, serve until a signal, stop; whatever was started is ended in the reverse order."""
@@ -110,7 +118,7 @@ class Service:
                 settings, launcher, Sources(clients.s3, settings.store_patience_s), events
             )
             reconciler = Reconciler(database, surroundings, statistics)
-            proxy = Proxy(control.address, _MAX_BODY_BYTES, lambda: control.is_alive)
+            proxy = Proxy(control.address, _MAX_BODY_BYTES)
             stack.callback(proxy.close)
             runtime = Runtime(settings, reconciler)
             asynchronous = AsyncRuntime(runtime, clients.s3)
@@ -134,7 +142,7 @@ class Service:
             publisher = Publisher(settings, statistics, reconciler.views, clients.of)
             logs = ContainerLogs(settings.state / "logs", reconciler.views, clients.of)
             async with _running(stopping, self._tick(reconciler), publisher.run(), logs.run()):
-                async with _running(stopping, reconciler.run()):
+                async with _running(stopping, reconciler.run(), self._tell(reconciler)):
                     _catch_signals(stopping)
                     self._started(_url(http.addresses[0]), launcher.name)
                     await stopping.wait()
@@ -143,6 +151,15 @@ class Service:
                 await reconciler.stop()
             await http.drain(_DRAIN_S)
             http.abort()
+
+    async def _tell(self, reconciler: Reconciler) -> None:
+        """Say when the endpoint of --models serves, or why it does not."""
+        while self._settings.models is not None:
+            row = reconciler.row(self._settings.endpoint_name)
+            if row is not None and row.change is None:
+                self._settled(row.status, row.failure_reason or "")
+                return
+            await asyncio.sleep(_LOOK_S)
 
     async def _tick(self, reconciler: Reconciler) -> None:
         """End late calls, and unload copies that are not needed any more."""
@@ -173,7 +190,7 @@ def _local_endpoint(settings: Settings) -> EndpointSpec:
     """Return what `--models` serves: one multi-model variant over a folder of archives."""
     assert settings.models is not None
     container = ContainerSpec(
-        image=settings.image, multi_model=True, model_data_url=f"file://{settings.models.resolve()}/"
+        image=settings.image, multi_model=True, model_data_url=settings.models.resolve().as_uri() + "/"
     )
     variant = VariantSpec(
         name="AllTraffic",

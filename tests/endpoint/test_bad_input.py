@@ -159,6 +159,19 @@ def test_what_is_no_invocation_and_no_api_is_not_answered_as_one(service: Servic
     assert "moto, which is the service s3 here, failed at POST /endpoints/shared/more/invocations" in body
 
 
+def test_pages_of_other_machines_are_refused(service: Service) -> None:
+    """Any page can post a form, and archives hold code."""
+    url = urlsplit(service.url)
+    for origin, refused in (("http://evil.example", True), ("null", True), ("http://localhost:8888", False)):
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=30)
+        connection.request("GET", "/models?list-type=2", headers={"Origin": origin})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        assert (answer.status == 403) is refused
+        assert ("Web pages of other machines are refused" in text) is refused
+
+
 # --- containers ------------------------------------------------------------------------------------
 
 
@@ -248,6 +261,7 @@ def test_a_container_that_dies_is_replaced_and_others_are_told_why(service: Serv
             with pytest.raises(own.runtime.exceptions.ModelError) as caught:
                 own.invoke("dying", f"{name}.tar.gz")
             assert caught.value.response["OriginalStatusCode"] == 0
+            assert "the container exited with code 3" in caught.value.response["OriginalMessage"]
             until(replaced, what="a new instance")
             seen.append(own.instances("dying")[0]["instance_id"])
         assert own.invoke("dying", "ok.tar.gz")["value"] == "o"
@@ -341,6 +355,8 @@ def test_a_full_disk_is_said_with_the_place(tmp_path: Path) -> None:
         (["--host", "0.0.0.0"], 78, "give --key ID=SECRET"),
         (["--key", "nothing"], 78, "--key is ID=SECRET"),
         (["--instance-type", "ml.none.large"], 78, "none of SageMaker's"),
+        (["--invoke-timeout", "-1"], 2, "not in the range x>0"),
+        (["--memory-percent", "101"], 2, "not in the range 0<=x<=100"),
         (["--volume", "much"], 2, "expected a size such as 500M or 20G"),
         (["--models", "/nowhere"], 2, "does not exist"),
     ],

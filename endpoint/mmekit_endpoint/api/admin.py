@@ -15,7 +15,7 @@ from mmekit.errors import BadRequest, MethodNotAllowed, ResourceNotFound
 from mmekit.http.exchange import Exchange
 from mmekit.http.message import Response, error_response, parse_query
 from mmekit_endpoint.fleet.reconciler import Reconciler
-from mmekit_endpoint.telemetry.events import EventLog
+from mmekit_endpoint.telemetry.events import MAX_EVENTS, Event, EventLog
 from mmekit_endpoint.telemetry.prometheus import collect
 from mmekit_endpoint.telemetry.prometheus_text import expose
 from mmekit_endpoint.telemetry.statistics import Statistics
@@ -26,7 +26,7 @@ _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 
 #: Events of one answer.
-_MAX_EVENTS = 1000
+_PAGE = 1000
 
 
 class Admin:
@@ -51,6 +51,15 @@ class Admin:
         except (BadRequest, MethodNotAllowed, ResourceNotFound) as error:
             exchange.respond(error_response(error))
 
+    def _found(self, query: str) -> list[Event]:
+        """Return the events after ``since``, the oldest first; without it the last ones."""
+        since = parse_query(query).get("since")
+        if since is None:
+            return self._events.since(0, MAX_EVENTS)[-_PAGE:]
+        if not since.isdigit():
+            raise BadRequest(f"since is the sequence number of an event, a whole number, not {since!r}.")
+        return self._events.since(int(since), _PAGE)
+
     async def _metrics(self, exchange: Exchange) -> None:
         # Writing hundreds of models' series takes tens of milliseconds: not in the event loop.
         families = collect(self._statistics, self._reconciler.views())
@@ -70,9 +79,5 @@ class Admin:
             status = {"endpoints": self._reconciler.views(), "statistics": self._statistics.snapshots()}
             return Response(200, _JSON, msgspec.json.encode(status))
         if name == "events":
-            since = parse_query(query).get("since", "0")
-            if not since.isdigit():
-                raise BadRequest(f"since is the sequence number of an event, a whole number, not {since!r}.")
-            events = self._events.since(int(since), _MAX_EVENTS)
-            return Response(200, _JSON, msgspec.json.encode({"events": events}))
+            return Response(200, _JSON, msgspec.json.encode({"events": self._found(query)}))
         raise ResourceNotFound(f"There is no {PREFIX}{name}: expected ping, status, events or metrics.")

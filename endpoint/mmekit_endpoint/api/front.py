@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from mmekit.http.exchange import Exchange
 from mmekit_endpoint.api.admin import PREFIX, Admin
@@ -10,8 +11,16 @@ from mmekit_endpoint.api.asynchronous import AsyncRuntime
 from mmekit_endpoint.api.proxy import Proxy
 from mmekit_endpoint.api.runtime import Runtime, request_id
 from mmekit_endpoint.api.signing import Refused, Verifier, refusal
+from mmekit_endpoint.api.wire import runtime_error
+from mmekit_endpoint.errors import AccessDenied
 
 _ENDPOINTS = "/endpoints/"
+
+
+def _is_here(origin: bytes) -> bool:
+    """Say whether a page (RFC 6454, 7: its Origin) comes from this machine."""
+    host = urlsplit(origin.decode("latin-1")).hostname or ""
+    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 class Front:
@@ -38,7 +47,14 @@ class Front:
         """Answer a request."""
         request = exchange.request
         path = request.path
-        if path.startswith(PREFIX):
+        if b"origin" in request.first and not _is_here(request.first[b"origin"]):
+            text = (
+                f"A page of {request.first[b'origin']!r} asks for this. Web pages of other machines are "
+                "refused: any page could put models here."
+            )
+            exchange.respond(runtime_error(AccessDenied(text), request_id()))
+            return
+        if path.startswith(PREFIX) and (self._verifier is None or request.peer.startswith("127.")):
             self._admin.handle(exchange)
             return
         if self._verifier is not None:
@@ -47,6 +63,9 @@ class Front:
             except Refused as error:
                 exchange.respond(refusal(request, error, request_id()))
                 return
+        if path.startswith(PREFIX):
+            self._admin.handle(exchange)
+            return
         if path.startswith(_ENDPOINTS) and request.method == "POST":
             name, _, operation = path[len(_ENDPOINTS) :].partition("/")
             answer = self._operations.get(operation)
