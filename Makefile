@@ -1,7 +1,7 @@
 # `make` lists the targets. `make test` and `make demo` need nothing but Python 3.11 on the machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install check format test demo dist image-cpu image-gpu image-test mms mms-test bench clean
+.PHONY: help install check format test demo dist image-cpu image-gpu image-test mms mms-test endpoint-test bench clean
 
 # The environment that the targets use; ENV=build/wheel is one with the built wheel (CI).
 ENV ?= .venv
@@ -25,7 +25,7 @@ FIND_PYTHON = for p in python3.11 $$HOME/.pyenv/versions/3.11*/bin/python /usr/l
 	done; echo 'make: no Python 3.11 with ensurepip found; install it (python3.11 and python3.11-venv)' >&2; exit 1
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 install: $(ENV)/.installed ## .venv with the package (editable), all frameworks and the development tools
 
@@ -39,12 +39,12 @@ install: $(ENV)/.installed ## .venv with the package (editable), all frameworks 
 	$(PIP) install --quiet --no-deps --index-url $(TORCH_INDEX) "torch==$$torch" || \
 	echo "no CPU build of torch $$torch found: PyPI's follows"
 	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[all,dev]'
-	.venv/bin/python -m compileall -q container handlers toolkit
+	.venv/bin/python -m compileall -q container handlers endpoint toolkit
 	touch $@
 
 # The built wheel in an environment of its own, which borrows frameworks and tools from .venv by a .pth
 # line: that makes its packages importable but not the editable install (a .pth in there is not read).
-build/wheel/.installed: .venv/.installed $(shell find container handlers -name '*.py')
+build/wheel/.installed: .venv/.installed $(shell find container handlers endpoint toolkit -name '*.py')
 	rm -rf build/wheel dist
 	$(MAKE) dist ENV=.venv
 	.venv/bin/python -m venv --without-pip build/wheel
@@ -69,6 +69,19 @@ build/mms/.installed: .venv/.installed setup.py constraints.txt
 mms: build/mms/.installed ## build/mms: the real Multi Model Server, for mms-test and bench
 	@java -version >/dev/null 2>&1 || { echo 'make: Multi Model Server needs Java: apt-get install openjdk-17-jre-headless' >&2; exit 1; }
 
+# Amazon's SageMaker Python SDK, which drives the local endpoint in tests. Each major version has an
+# environment of its own: both are named sagemaker, need different versions of sagemaker-core, and have pins
+# that .venv does not meet. Nothing is borrowed, so they run with the boto3 that their users get.
+#
+# Of version 3 only sagemaker-core is there: it has the resources (Model, EndpointConfig, Endpoint.invoke) and
+# is all of the SDK that knows multi-model endpoints. sagemaker is now a name without code, taken for its
+# version; its other parts (sagemaker-serve, -train, -mlops) would bring MLflow, PyArrow and more.
+build/sdk%/.installed: constraints-sdk%.txt | .venv/.installed
+	rm -rf $(@D)
+	.venv/bin/python -m venv --without-pip $(@D)
+	.venv/bin/python -m pip --disable-pip-version-check --python $(@D)/bin/python install --quiet --no-deps --requirement $<
+	touch $@
+
 check: $(ENV)/.installed ## format, lint, types
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
@@ -78,7 +91,7 @@ format: $(ENV)/.installed ## rewrite the sources as `make check` wants them
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
-test: $(ENV)/.installed ## all tests that need no container engine
+test: $(ENV)/.installed ## the tests that need no container engine, Java or AWS's clients
 	$(BIN)/python -m pytest $(ARGS)
 
 demo: $(ENV)/.installed ## three models trained, served, compared with their frameworks
@@ -99,6 +112,9 @@ image-test: $(ENV)/.installed ## builds the images and tests them with docker ru
 
 mms-test: mms $(ENV)/.installed ## the same exchanges with mmekit and with the real Multi Model Server
 	$(BIN)/python -m pytest -m mms $(ARGS)
+
+endpoint-test: build/sdk2/.installed build/sdk3/.installed $(ENV)/.installed ## the local endpoint, with boto3, the AWS CLI and SageMaker's SDK 2 and 3
+	MMEKIT_ENDPOINT_TEST=$${MMEKIT_ENDPOINT_TEST:-required} $(BIN)/python -m pytest -m endpoint tests/endpoint $(ARGS)
 
 bench: build/wheel/.installed build/mms/.installed ## the figures of docs/performance.md
 	build/wheel/bin/python -m benchmarks $(ARGS)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from endpoint import Container, container, pack, unpack
 from rich.console import Console
 from rich.table import Table
 from training import Trained, train_all
+
+from endpoint import Container, container, pack, unpack
 
 CALLS = 200
 
