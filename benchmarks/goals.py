@@ -183,4 +183,11 @@ GOALS: Sequence[Goal] = (
         _values("empty", "no model", "mmekit", "idle beyond template"),
     ),
     Goal("/ping p99 under saturation", 20, "ms", _values("ping", "xgboost", "mmekit", "p99")),
+    Goal(
+        "local endpoint, XGBoost, c16: throughput to its container's own",
+        0.5,
+        "×",
+        _ratio("endpoint", "xgboost c16", "throughput", "endpoint", "container"),
+        at_most=False,
+    ),
 )

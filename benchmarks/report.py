@@ -25,6 +25,8 @@ def markdown(results: Results) -> str:
         _plain(results, "neighbour", "A neighbour's crash or hang"),
         _memory(results),
         _plain(results, "empty", "A server without models"),
+        _plain(results, "endpoint", "A warm model through a local endpoint and at its container"),
+        _plain(results, "crowd", "A warm model of a local endpoint while 2,000 callers wait for a cold one"),
         _invalid(results),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"

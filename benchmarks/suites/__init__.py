@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.bench import Bench
-from benchmarks.suites import breakdown, faults, loading, memory, throughput
+from benchmarks.suites import breakdown, endpoint, faults, loading, memory, throughput
 
 #: In the order they run.
 SUITES: dict[str, Callable[[Bench], None]] = {
@@ -18,4 +18,5 @@ SUITES: dict[str, Callable[[Bench], None]] = {
     "neighbour": faults.neighbour,
     "memory": memory.memory,
     "empty": memory.empty,
+    "endpoint": endpoint.endpoint,
 }

@@ -228,7 +228,8 @@ def test_a_folder_is_served_within_ten_seconds_without_any_aws_call(tmp_path: Pa
         until(lambda: _post(service, "first.tar.gz", first)[0] == 200, 30, "the first prediction")
         assert time.monotonic() - begun < 10
         assert f"state {tmp_path / 'state'}" in service.log
-        assert f"{service.url}/endpoints/local/invocations" in service.log
+        address = f"{service.url}/endpoints/local/invocations"
+        until(lambda: address in service.log, 10, "the command to call it with")
         (folder / "team").mkdir()
         (folder / "team" / "second.tar.gz").write_bytes(second.archive)
         for target, model in (("first.tar.gz", first), ("team/second.tar.gz", second)):
