@@ -55,7 +55,7 @@ class Clients:
                         proxies={} if keys is not None else None,
                         retries={"mode": "standard", "max_attempts": 1},
                         connect_timeout=5,
-                        read_timeout=30,
+                        read_timeout=10,
                         max_pool_connections=32,
                         s3={"addressing_style": "path"},
                     ),

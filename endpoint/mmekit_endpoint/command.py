@@ -147,9 +147,6 @@ def local(context: click.Context, /, **options: Any) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    state, temporary = options.pop("state"), False
-    if state is None:
-        state, temporary = Path(tempfile.mkdtemp(prefix="mmekit-local-")), True
     keys = _keys(options.pop("keys"))
     if not keys and not options["host"].startswith(_LOOPBACK):
         _leave(
@@ -157,12 +154,11 @@ def local(context: click.Context, /, **options: Any) -> None:
             "signatures are verified, or listen on 127.0.0.1.",
             EXIT_CONFIG,
         )
-    settings = Settings(state=state.resolve(), state_is_temporary=temporary, keys=keys, **options)
-    _check_instance_type(settings.instance_type)
-    _serve(settings)
+    _check_instance_type(options["instance_type"])
+    _serve(options, keys)
 
 
-def _serve(settings: Settings) -> None:
+def _serve(options: dict[str, Any], keys: dict[str, str]) -> None:
     try:
         from mmekit_endpoint import service
     except ModuleNotFoundError as error:
@@ -176,6 +172,13 @@ def _serve(settings: Settings) -> None:
     from mmekit_endpoint.database import StateUnusable
     from mmekit_endpoint.errors import LaunchFailed
 
+    state: Path | None = options.pop("state")
+    settings = Settings(
+        state=state.resolve() if state else Path(tempfile.mkdtemp(prefix="mmekit-local-")).resolve(),
+        state_is_temporary=state is None,
+        keys=keys,
+        **options,
+    )
     logging.basicConfig(format="mmekit local: %(message)s", level=logging.WARNING)
     try:
         greeting = _Greeting(settings)

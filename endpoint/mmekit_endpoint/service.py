@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import shutil
@@ -76,6 +77,10 @@ def run(settings: Settings, started: Callable[[str, str], None], settled: Callab
     import uvloop
 
     allow_descriptors()
+    # Calls leave no cycles: what has been imported need not be looked through again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
     uvloop.run(Service(settings, started, settled).run())
 
 
@@ -93,6 +98,7 @@ class Service:
         """Start, serve until a signal, stop; whatever was started is ended in the reverse order."""
         settings = self._settings
         stopping = asyncio.Event()
+        _catch_signals(stopping)
         async with AsyncExitStack() as stack:
             stack.enter_context(_locked(settings.state))
             stack.callback(_remove_temporary, settings)
@@ -143,7 +149,6 @@ class Service:
             logs = ContainerLogs(settings.state / "logs", reconciler.views, clients.of)
             async with _running(stopping, self._tick(reconciler), publisher.run(), logs.run()):
                 async with _running(stopping, reconciler.run(), self._tell(reconciler)):
-                    _catch_signals(stopping)
                     self._started(_url(http.addresses[0]), launcher.name)
                     await stopping.wait()
                 http.stop_accepting()
@@ -168,7 +173,7 @@ class Service:
             await asyncio.sleep(_TICK_S)
             ticks += 1
             now = time.monotonic()
-            for endpoint in list(reconciler.endpoints.values()):
+            for endpoint in reconciler.fleets:
                 for variant in endpoint.variants:
                     variant.tick(now)
                     if ticks % _DECAY_TICKS == 0:

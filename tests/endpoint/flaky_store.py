@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
 class FlakyStore:
-    """Serves ``objects`` (BUCKET/KEY → content). The first GET of each ends after ``break_after`` bytes."""
+    """Serves ``objects`` (BUCKET/KEY → content). The first GET of each waits and breaks off."""
 
-    def __init__(self, objects: Mapping[str, bytes], break_after: int | None = None) -> None:
+    def __init__(
+        self, objects: Mapping[str, bytes], break_after: int | None = None, hang_first_s: float = 0
+    ) -> None:
         self.down = False
         self.ranges: list[str] = []
         store = self
         broken: set[str] = set()
+        hung: set[str] = set()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -48,6 +52,9 @@ class FlakyStore:
                 self.end_headers()
                 if not send_body:
                     return
+                if hang_first_s and self.path not in hung:
+                    hung.add(self.path)
+                    time.sleep(hang_first_s)
                 if break_after is not None and self.path not in broken:
                     broken.add(self.path)
                     self.wfile.write(data[start : start + break_after])

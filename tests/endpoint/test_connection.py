@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmekit_endpoint.fleet.connection import Answer, NoAnswer, Request
-from mmekit_endpoint.fleet.container import Container
+from mmekit_endpoint.fleet.connections import Connections
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -30,9 +30,9 @@ class Served:
     def __init__(self, serve: Serve, max_bytes: int = 1000) -> None:
         self._serve = serve
         self.connections = 0
-        self.container = Container(max_bytes, max_connections=4)
+        self.container = Connections(max_bytes, max_connections=4)
 
-    async def __aenter__(self) -> Container:
+    async def __aenter__(self) -> Connections:
         self._server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
         self.container.reach(self._server.sockets[0].getsockname())
         return self.container
@@ -195,7 +195,7 @@ def test_a_connection_that_was_free_for_long_is_not_used_again() -> None:
 
 def test_nothing_that_listens_is_said_at_once() -> None:
     async def work() -> None:
-        container = Container(1000)
+        container = Connections(1000)
         container.reach(("127.0.0.1", 1))
         with pytest.raises(NoAnswer, match="nothing listens on its port"):
             await container.ask("GET", "/")
@@ -245,6 +245,20 @@ def test_more_requests_than_connections_wait_their_turn() -> None:
             assert [answer.body for answer in answers] == [b"hello"] * 50
         assert served.connections <= 4
         assert most == 4
+
+    run(work())
+
+
+def test_requests_that_wait_go_on_when_connections_break() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await asyncio.sleep(0.02)  # then the connection ends without an answer
+
+    async def work() -> None:
+        async with Served(serve) as container:
+            calls = (container.ask("POST", "/x", timeout_s=5) for _ in range(10))
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert all("closed the connection" in str(outcome) for outcome in outcomes)
 
     run(work())
 

@@ -29,17 +29,16 @@ def unpack(
 
     Files become 0644, or 0755 when the archive has them executable; owners and times are not kept.
     Raises InvalidModel for an archive that is damaged or not to be trusted (see ``members``) and
-    OutOfResources when the disk is full; what ``check`` raises, which is called before each member. After
-    an error nothing is left.
+    OutOfResources when the disk is full; what ``check`` raises, which is called before each part of the
+    work. After an error nothing is left.
     """
     part = folder.with_name(f".{folder.name}.part")
-    writer = _Writer(part, source, max_bytes)
+    writer = _Writer(part, source, max_bytes, check)
     try:
         with writer.writing():
             part.mkdir()
         with refusing_broken(source), closing(members(archive, source, max_bytes)) as found:
             for member in found:
-                check()
                 writer.write(member)
         if not writer.made:
             raise refusal(source, "it is empty")
@@ -89,10 +88,11 @@ def cannot_write(source: str, folder: Path | None, written: int, error: OSError)
 class _Writer:
     """Writes members below one folder, each path once."""
 
-    def __init__(self, folder: Path, source: str, max_bytes: int) -> None:
+    def __init__(self, folder: Path, source: str, max_bytes: int, check: Callable[[], None]) -> None:
         self._folder = folder
         self._source = source
         self._max_bytes = max_bytes
+        self._check = check
         #: Path → whether it is a folder.
         self.made: dict[str, bool] = {}
         self._folders = 0
@@ -108,6 +108,7 @@ class _Writer:
 
     def write(self, member: Member) -> None:
         """Write one member. Raises InvalidModel when its path is taken or its size is another."""
+        self._check()
         if member.is_folder:
             self._make_folder(member.path)
             return
@@ -121,6 +122,7 @@ class _Writer:
         size = 0
         with open(file, "wb", buffering=0) as out:
             for chunk in member.chunks():
+                self._check()
                 size += len(chunk)
                 if self._written + len(chunk) > self._max_bytes:
                     raise too_large(self._source, self._max_bytes)

@@ -11,13 +11,15 @@ import json
 import logging
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mmekit.http.exchange import Exchange
 from mmekit_endpoint.api.runtime import Runtime, forwarded, refuse_multi_model, request_id
 from mmekit_endpoint.api.wire import check, runtime_error
-from mmekit_endpoint.errors import EndpointError, ModelError, ValidationError
+from mmekit_endpoint.errors import EndpointError, ModelError, ServiceUnavailable, ValidationError
 from mmekit_endpoint.fleet.call import Call
 from mmekit_endpoint.fleet.connection import Answer
 from mmekit_endpoint.fleet.endpoint import Endpoint
@@ -35,7 +37,18 @@ _MAX_INLINE_BYTES = 128_000
 #: Calls of one instance at the same time where the configuration does not say (AWS chooses; ours).
 _MAX_CONCURRENT = 4
 
+#: Accepted calls of one endpoint that wait (AWS keeps them in a queue of its own).
+_MAX_WAITING = 1000
+
 _PREFIX = b"x-amzn-sagemaker-"
+
+
+class _Line:
+    """The accepted calls of one endpoint: those that wait, and how many are with the container."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.running = 0
 
 
 class AsyncRuntime:
@@ -44,8 +57,10 @@ class AsyncRuntime:
     def __init__(self, runtime: Runtime, client: Callable[[], Any]) -> None:
         self._runtime = runtime
         self._client = client
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Not the loop's own threads: a store that hangs would hold up the rest of the service.
+        self._threads = ThreadPoolExecutor(4, "async")
 
     def invoke(self, exchange: Exchange, name: str) -> None:
         """Answer InvokeEndpointAsync."""
@@ -54,10 +69,15 @@ class AsyncRuntime:
             check("InvokeEndpointAsync", name, headers)
             endpoint = self._runtime.endpoint(name)
             order = self._order(endpoint, headers, bytes(exchange.request.body))
+            line = self._lines.setdefault(name, _Line())
+            if len(line.waiting) >= _MAX_WAITING:
+                raise ServiceUnavailable(
+                    f"{_MAX_WAITING} asynchronous calls of endpoint {name} wait already. Call again later."
+                )
         except EndpointError as error:
             exchange.respond(runtime_error(error, request_id()))
             return
-        task = asyncio.get_running_loop().create_task(self._work(endpoint, order))
+        task = asyncio.get_running_loop().create_task(self._work(line, name, order))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         answer = [
@@ -74,6 +94,7 @@ class AsyncRuntime:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _order(self, endpoint: Endpoint, headers: Mapping[bytes, bytes], body: bytes) -> _Order:
         refuse_multi_model(endpoint, "InvokeEndpointAsync")
@@ -116,32 +137,59 @@ class AsyncRuntime:
             ttl_s=_number(headers, b"requestttlseconds", _REQUEST_TTL_S),
         )
 
-    async def _work(self, endpoint: Endpoint, order: _Order) -> None:
-        spec = endpoint.spec.asynchronous
-        most = (spec.max_concurrent_per_instance if spec else None) or _MAX_CONCURRENT
-        instances = sum(variant.desired_count for variant in endpoint.variants)
-        slots = self._slots.setdefault(endpoint.name, asyncio.Semaphore(most * max(1, instances)))
+    async def _work(self, line: _Line, name: str, order: _Order) -> None:
         try:
-            await asyncio.wait_for(slots.acquire(), order.ttl_s)
-        except asyncio.TimeoutError:
-            await self._put(order.failure, f"The request was not begun within {order.ttl_s} s.".encode(), "")
-            return
-        try:
-            outcome = await self._call(endpoint, order)
+            if not await self._turn(line, name, order.ttl_s):
+                text = f"The request was not begun within {order.ttl_s} s."
+                await self._put(order.failure, text.encode(), "text/plain")
+                return
+            try:
+                outcome = await self._call(name, order)
+            finally:
+                line.running -= 1
+                self._next(line, name)
         except Exception as error:  # noqa: BLE001 - the border of a task: the failure becomes an object
             logger.warning("The asynchronous call %s failed: %s", order.inference_id, error)
             await self._put(order.failure, str(error).encode(), "text/plain")
             return
-        finally:
-            slots.release()
         content_type = outcome.headers.get(b"content-type", b"").decode("latin-1")
         await self._put(order.output, outcome.body, content_type)
 
-    async def _call(self, endpoint: Endpoint, order: _Order) -> Answer:
+    async def _turn(self, line: _Line, name: str, ttl_s: float) -> bool:
+        """Wait until a call may begin, for at most ``ttl_s``; return whether it may."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.waiting.append(turn)
+        self._next(line, name)
+        try:
+            await asyncio.wait_for(turn, ttl_s)
+        except asyncio.TimeoutError:
+            line.waiting.remove(turn)
+            return False
+        return True
+
+    def _next(self, line: _Line, name: str) -> None:
+        """Let calls begin, as many as the endpoint takes now."""
+        while line.waiting and line.running < self._limit(name):
+            turn = line.waiting.popleft()
+            if not turn.done():
+                line.running += 1
+                turn.set_result(None)
+
+    def _limit(self, name: str) -> int:
+        """Return how many calls an endpoint has at a time: its numbers may have been changed since."""
+        try:
+            endpoint = self._runtime.endpoint(name)
+        except EndpointError:
+            return _MAX_WAITING  # it is gone: each call learns that by itself
+        spec = endpoint.spec.asynchronous
+        most = (spec.max_concurrent_per_instance if spec else None) or _MAX_CONCURRENT
+        return most * max(1, sum(variant.desired_count for variant in endpoint.variants))
+
+    async def _call(self, name: str, order: _Order) -> Answer:
         body = order.body
-        if order.location:
-            body = await asyncio.to_thread(self._get, order.location)
         loop = asyncio.get_running_loop()
+        if order.location:
+            body = await loop.run_in_executor(self._threads, self._get, order.location)
         answered: asyncio.Future[Answer] = loop.create_future()
 
         def finished(_: Call, outcome: Answer | EndpointError) -> None:
@@ -153,8 +201,8 @@ class AsyncRuntime:
                 answered.set_result(outcome)
 
         now = time.monotonic()
-        current = self._runtime.endpoint(endpoint.name)  # an update may have put another in its place
-        current.invoke(Call(None, order.lines, body, now, now + order.timeout_s, finished), None)
+        endpoint = self._runtime.endpoint(name)  # an update may have put another in its place
+        endpoint.invoke(Call(None, order.lines, body, now, now + order.timeout_s, finished), None)
         return await answered
 
     def _get(self, location: str) -> bytes:
@@ -172,7 +220,7 @@ class AsyncRuntime:
             self._client().put_object(Bucket=bucket, Key=key, Body=body, **more)
 
         try:
-            await asyncio.to_thread(put)
+            await asyncio.get_running_loop().run_in_executor(self._threads, put)
         except Exception as error:  # noqa: BLE001 - nobody waits who could be told
             logger.error("An asynchronous answer could not be written to %s: %s", location, error)
 

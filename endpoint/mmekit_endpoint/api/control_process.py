@@ -93,4 +93,7 @@ class ControlProcess:
             self._event("control_plane_ended", f"exit code {code}; it is started again")
             logger.error("The control plane ended with exit code %s; it is started again", code)
             await asyncio.sleep(_PAUSE_S)
-            await self._start()
+            try:
+                await self._start()
+            except OSError as error:  # no memory or no process to be had; its end is known already
+                logger.error("The control plane cannot be started: %s", error)

@@ -6,7 +6,7 @@ import json
 
 from mmekit.http.exchange import Exchange
 from mmekit_endpoint.fleet.connection import Answer, NoAnswer, Request
-from mmekit_endpoint.fleet.container import Container
+from mmekit_endpoint.fleet.connections import Connections
 
 #: What ends at each connection (RFC 9110, 7.6.1), and what each side writes itself.
 _HOP_BY_HOP = frozenset(
@@ -29,7 +29,7 @@ class Proxy:
     """The way to the other process. Its socket listens always: who comes before the process does waits."""
 
     def __init__(self, address: tuple[str, int], max_answer_bytes: int) -> None:
-        self._connections = Container(max_answer_bytes, max_connections=64)
+        self._connections = Connections(max_answer_bytes, max_connections=64)
         self._connections.reach(address)
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class Proxy:
 class _Passage:
     """One request on its way there and back."""
 
-    def __init__(self, exchange: Exchange, connections: Container) -> None:
+    def __init__(self, exchange: Exchange, connections: Connections) -> None:
         self._exchange = exchange
         self._connections = connections
         self._started = False

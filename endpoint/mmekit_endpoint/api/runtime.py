@@ -214,6 +214,7 @@ class _Reply:
 
     def finish(self, call: Call, outcome: Answer | EndpointError) -> None:
         exchange = self._exchange
+        exchange.on_close = None  # it holds the call, which holds this: nothing waits for the collector
         if exchange.closed:
             return
         if isinstance(outcome, EndpointError):
@@ -270,6 +271,7 @@ class _Stream:
 
     def finish(self, call: Call, outcome: Answer | EndpointError) -> None:
         exchange = self._exchange
+        exchange.on_close = exchange.on_drain = None
         if exchange.closed:
             return
         if not self._begun:

@@ -29,7 +29,9 @@ _MISSING_MEMORY_S = 1.0
 class ModelCache:
     """Target models by name and what becomes of each. One download and load is shared by all who wait.
 
-    ``ready`` and ``failed`` tell of the end of what ``want`` began.
+    ``ready`` and ``failed`` tell of the end of what ``want`` began. Without ``keeps`` (AWS: "Set MME model
+    caching behavior") a model that nobody uses leaves memory and disk at once. A model's own task does all
+    that is done with it, so that nobody else's timeout cuts it short.
     """
 
     def __init__(
@@ -41,20 +43,26 @@ class ModelCache:
         volume: Volume,
         container: Container,
         running: Running,
+        head: Callable[[str, str, bytes], bytes],
         parallel: int,
+        keeps: bool,
         ready: Callable[[Model], None],
         failed: Callable[[Model, EndpointError], None],
     ) -> None:
         self._shelf = shelf
         self._models = shelf.models
         self._model_data_url = model_data_url
-        self._container = container
-        self._memory = Memory(shelf, container, running, parallel)
-        self._storage = Storage(shelf, source, volume, 2 * parallel, self._unload, self._came_back)
+        self._head = head
+        self._keeps = keeps
+        self._memory = Memory(shelf, container, running, parallel, self._unload)
+        self._storage = Storage(shelf, source, volume, 2 * parallel, self._delete)
         self._ready = ready
         self._failed = failed
         self._tasks: set[asyncio.Task[None]] = set()
+        #: The unload that calls answered with 507 wait for.
+        self._freeing: asyncio.Task[None] | None = None
         self._uses = 0
+        self._closed = False
 
     # --- what is there ---------------------------------------------------------------------------
 
@@ -63,17 +71,12 @@ class ModelCache:
         """All models that are known."""
         return list(self._models.values())
 
-    @property
-    def disk_bytes(self) -> int:
-        """Bytes of all unpacked models."""
-        return self._storage.used_bytes
-
     def model(self, target: str) -> Model:
         """Return the model of that name, known so far or not."""
         model = self._models.get(target)
         if model is None:
             model = Model(target, opaque_name(self._model_data_url, target))
-            model.head = self._container.head("POST", f"/models/{model.name}/invoke", model.target_line)
+            model.head = self._head("POST", f"/models/{model.name}/invoke", model.target_line)
             self._models[target] = model
         return model
 
@@ -104,55 +107,70 @@ class ModelCache:
 
     # --- what is to be done ----------------------------------------------------------------------
 
-    def want(self, model: Model) -> None:
-        """See to it that a model gets loaded."""
-        if model.task is None and model.state in (State.ABSENT, State.ON_DISK):
-            model.task = self._spawn(self._bring(model))
+    def want(self, model: Model) -> bool:
+        """See to it that a model gets loaded; return whether that was begun now."""
+        if model.task is not None or model.state not in (State.ABSENT, State.ON_DISK) or self._closed:
+            return False
+        model.task = self._spawn(self._bring(model))
+        return True
 
     def used(self, model: Model) -> None:
         """Take note that a call of a model has ended."""
         self._touch(model)
         if model.idle:
             self._shelf.changed.set()
+            self._rest(model)
 
     def lost(self, model: Model) -> None:
         """Take note that the container has a model no longer, though nobody unloaded it."""
         if model.state is State.LOADED:
-            model.state = State.ON_DISK
+            model.to(State.ON_DISK)
             self._shelf.event("model_lost", f"{model.target} is gone from the container", model)
             self._shelf.changed.set()
 
-    def drop(self, target: str, *, delete: bool) -> None:
-        """Unload an idle model in the background, and delete it from disk if so asked."""
+    def drop(self, target: str) -> None:
+        """Unload a copy of a model that is at rest; its files stay."""
         model = self._models.get(target)
-        if model is not None and model.task is None and model.idle and model.state is State.LOADED:
-            model.task = self._spawn(self._drop(model, delete))
+        if model is not None and model.at_rest and model.state is State.LOADED:
+            self._take_out(model, "other instances serve it", delete=False)
 
     async def unload_other(self, model: Model) -> bool:
-        """Unload the least recently used idle model but this; return whether there was one (invoke: 507)."""
-        # Not under the lock of loads: who holds that may wait for this very call to end.
-        victim = victim_in_memory(self._models.values(), model)
-        if victim is not None:
-            await self._unload(victim, f"a call of {model.target} was answered with 507")
-        return victim is not None
+        """Make room for a call that was answered with 507; return whether it is worth another try.
+
+        One model is unloaded at a time, the least recently used; who comes meanwhile waits for that.
+        """
+        if self._freeing is None:
+            victim = victim_in_memory(self._models.values(), model)
+            if victim is None:
+                leaving = [m.task for m in self.models if m.state is State.UNLOADING and m.task is not None]
+                if not leaving:
+                    return False
+                self._freeing = leaving[0]
+            else:
+                self._freeing = self._take_out(
+                    victim, f"a call of {model.target} was answered with 507", delete=False
+                )
+            self._freeing.add_done_callback(self._freed)
+        await asyncio.shield(self._freeing)
+        return True
 
     def tidy(self, now: float) -> None:
         """Forget failures whose time is over, and models of which nothing is left."""
         for target, model in list(self._models.items()):
             if model.failure is not None and now >= model.failure.until:
                 model.failure = None
-            if model.state is State.ABSENT and model.failure is None and model.idle and model.task is None:
+            if model.state is State.ABSENT and model.failure is None and model.at_rest:
                 del self._models[target]
 
     async def close(self) -> None:
         """End all work on models; calls that wait are told by the instance."""
-        self._storage.stop()
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._storage.close()
 
-    # --- doing it ----------------------------------------------------------------------------------
+    # --- bringing in -------------------------------------------------------------------------------
 
     async def _bring(self, model: Model) -> None:
         try:
@@ -163,7 +181,8 @@ class ModelCache:
             model.task = None
             self._touch(model)
             self._ready(model)
-            self._shelf.changed.set()
+        self._shelf.changed.set()
+        self._rest(model)
 
     async def _bring_in(self, model: Model) -> None:
         model.failure = None
@@ -177,7 +196,8 @@ class ModelCache:
             return raised
         if isinstance(raised, asyncio.TimeoutError):
             limit_s = shelf.settings.load_timeout_s
-            return shelf.model_error(0, f"{model.target} was still {model.state.value} after {limit_s:g} s")
+            at = "loading" if model.state is State.ON_DISK else "downloading"
+            return shelf.model_error(0, f"{model.target} was still {at} after {limit_s:g} s")
         if isinstance(raised, NoAnswer):
             reason = await shelf.ending.explain(raised)
             return shelf.model_error(0, f"{model.target} was not loaded: {reason}")
@@ -189,35 +209,49 @@ class ModelCache:
     def _give_up(self, model: Model, error: EndpointError) -> None:
         shelf = self._shelf
         model.task = None
-        model.state = State.ON_DISK if model.disk_bytes else State.ABSENT
         shelf.statistics.load_failed(model.target)
         shelf.event("load_failed", error.message, model)
         memory_s = shelf.settings.failure_memory_s
         if model.state is State.ABSENT and error.status == 400:
             memory_s = min(_MISSING_MEMORY_S, memory_s)
         model.failure = Failure(error, time.monotonic() + memory_s)
-        shelf.changed.set()
         self._failed(model, error)
 
-    async def _drop(self, model: Model, delete: bool) -> None:
+    # --- taking out --------------------------------------------------------------------------------
+
+    def _rest(self, model: Model) -> None:
+        """Take out a model that nobody uses, where models are not kept."""
+        if not self._keeps and model.at_rest and model.state in (State.LOADED, State.ON_DISK):
+            self._take_out(model, "models are not cached", delete=True)
+
+    async def _unload(self, model: Model, reason: str) -> None:
+        await asyncio.shield(self._take_out(model, reason, delete=False))
+
+    async def _delete(self, model: Model, reason: str) -> None:
+        await asyncio.shield(self._take_out(model, reason, delete=True))
+
+    def _take_out(self, model: Model, reason: str, *, delete: bool) -> asyncio.Task[None]:
+        """Begin to unload a model that is at rest, and to delete it from disk if so asked."""
+        # At once: a call that comes before the task's first step must wait.
+        if model.state is State.LOADED or model.maybe_loaded:
+            model.to(State.UNLOADING)
+        task = model.task = self._spawn(self._leave(model, reason, delete))
+        return task
+
+    async def _leave(self, model: Model, reason: str, delete: bool) -> None:
         try:
-            reason = "models are not cached" if delete else "other instances serve it"
-            await self._memory.unload(model, reason)
-            if delete and model.idle:
+            if model.state is State.UNLOADING:
+                await self._memory.unload(model, reason)
+            if delete and not model.waiting:  # else it was called meanwhile
                 await self._storage.delete(model, reason)
         finally:
             model.task = None
+            self._shelf.changed.set()
             if model.waiting:
                 self.want(model)
 
-    async def _unload(self, model: Model, reason: str) -> None:
-        await self._memory.unload(model, reason)
-        self._came_back(model)
-
-    def _came_back(self, model: Model) -> None:
-        """Begin again for calls that came while a model was taken out."""
-        if model.waiting:
-            self.want(model)
+    def _freed(self, _: asyncio.Task[None]) -> None:
+        self._freeing = None
 
     def _touch(self, model: Model) -> None:
         self._uses += 1

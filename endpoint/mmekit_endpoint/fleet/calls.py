@@ -12,6 +12,7 @@ from mmekit_endpoint.errors import EndpointError, ModelNotReady, ServiceUnavaila
 from mmekit_endpoint.fleet.cache import ModelCache
 from mmekit_endpoint.fleet.call import Call
 from mmekit_endpoint.fleet.connection import Answer, NoAnswer, Request
+from mmekit_endpoint.fleet.connections import Connections
 from mmekit_endpoint.fleet.container import Container
 from mmekit_endpoint.fleet.ending import Ending
 from mmekit_endpoint.fleet.model import Model, State
@@ -33,31 +34,30 @@ class Calls:
     def __init__(
         self,
         settings: Settings,
+        connections: Connections,
         container: Container,
         errors: ModelErrors,
         ending: Ending,
         statistics: VariantStatistics,
         moved: Callable[[Call], None],
-        *,
-        caches: bool,
     ) -> None:
         self.cache: ModelCache | None = None
         self.single: Model | None = None
+        self._connections = connections
         self._container = container
         self._errors = errors
         self._ending = ending
         self._statistics = statistics
         self._moved = moved
-        self._caches = caches
         self._max_in_flight = settings.max_in_flight
-        #: Calls in the container; those that wait are with their models.
+        #: Calls that the container has, or whose answers are looked at; models have those that wait.
         self._sent: set[Call] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
     def in_flight(self) -> int:
-        """How many calls are in the container."""
+        """How many calls are with the container."""
         return len(self._sent)
 
     @property
@@ -102,7 +102,7 @@ class Calls:
         """Hand over all calls that the container has not got yet."""
         self._closed = True
         for model in self.models:
-            if model.state is State.LOADING and self._ending.how:
+            if self._ending.how and model.task is not None and model.maybe_loaded:
                 # It may have died of that: the next instance must not, too.
                 reason = f"{model.target} was not loaded: the container {self._ending.how}"
                 self.fail(model, self._errors.of(0, reason))
@@ -136,10 +136,13 @@ class Calls:
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
-        """End what is done for calls in the background."""
+        """End what is done for calls in the background, and the calls."""
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for call in [call for call in self._sent if call.request is None]:
+            self._conclude(self._model(call), call, self._stopped(), 0)
 
     # --- to the container and back -----------------------------------------------------------------
 
@@ -163,18 +166,19 @@ class Calls:
             call.on_head,
             call.on_part,
         )
-        self._container.send(request)
+        self._connections.send(request)
 
     def _answered(self, model: Model, call: Call, outcome: Answer | NoAnswer) -> None:
-        self._sent.discard(call)
         call.container_s += time.monotonic() - call.sent
         call.request = None
         if isinstance(outcome, NoAnswer):
-            self._spawn(self._silence(model, call, outcome))
+            if self._closed:
+                self._conclude(model, call, self._stopped(), 0)
+            else:
+                self._spawn(self._silence(model, call, outcome))
         elif 200 <= outcome.status < 300:
             self._conclude(model, call, outcome, outcome.status)
-        elif outcome.status in (404, 507) and self.cache is not None:
-            # Not over: the call stays counted with the model until it is known what the container means.
+        elif outcome.status in (404, 507) and self.cache is not None and not self._closed:
             self._spawn(self._second_thought(self.cache, model, call, outcome))
         else:
             self._conclude(model, call, self._refused(outcome), outcome.status)
@@ -185,6 +189,12 @@ class Calls:
 
     def _refused(self, answer: Answer) -> EndpointError:
         return self._errors.of(answer.status, answer.body.decode(errors="replace"))
+
+    def _stopped(self) -> EndpointError:
+        how = self._ending.how
+        return self._errors.of(
+            0, f"the container {how}" if how else "the instance was stopped before the answer"
+        )
 
     async def _second_thought(self, cache: ModelCache, model: Model, call: Call, answer: Answer) -> None:
         """Find out whether 404 or 507 is the model's own answer or the container's, and act on it.
@@ -202,9 +212,12 @@ class Calls:
                     cache.lost(model)
         except NoAnswer:
             pass  # what the container said first is the answer
-        if not again or self._closed or time.monotonic() >= call.deadline:
+        if call not in self._sent:  # its time was over meanwhile
+            return
+        if not again or self._closed or call.gone:
             self._conclude(model, call, self._refused(answer), answer.status)
             return
+        self._sent.discard(call)
         model.in_flight -= 1
         model.waiting.appendleft(call)
         if model.state is State.LOADED:
@@ -213,15 +226,12 @@ class Calls:
             cache.want(model)
 
     def _time_out(self, call: Call) -> None:
-        request = call.request
-        if request is None:  # its answer is being looked at
-            return
-        model = self._model(call)
-        self._container.forget(request)
-        self._sent.discard(call)
-        call.request = None
-        call.container_s += time.monotonic() - call.sent
-        self._conclude(model, call, self._errors.timed_out(f"it had {call.container_s:.1f} s"), 0)
+        if call.request is not None:
+            self._connections.forget(call.request)
+            call.request = None
+            call.container_s += time.monotonic() - call.sent
+        error = self._errors.timed_out(f"it had {call.container_s:.1f} s")
+        self._conclude(self._model(call), call, error, 0)
 
     def _too_late(self, model: Model, call: Call) -> EndpointError:
         if model.state is State.LOADED:
@@ -232,15 +242,16 @@ class Calls:
         )
 
     def _conclude(self, model: Model, call: Call, outcome: Answer | EndpointError, status: int) -> None:
+        """End a call that was sent; what comes of it later is ignored."""
+        if call not in self._sent:
+            return
+        self._sent.discard(call)
         model.in_flight -= 1
-        cache = self.cache
-        if cache is not None:
-            cache.used(model)
         self._finish(call, outcome, status)
         if model.waiting:
             self.pump(model)
-        elif not self._caches and cache is not None:
-            cache.drop(model.target, delete=True)
+        if self.cache is not None:
+            self.cache.used(model)
 
     def _finish(self, call: Call, outcome: Answer | EndpointError, status: int | None = None) -> None:
         statistics = self._statistics

@@ -136,6 +136,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(head)
             self._transport.write(body)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether its end has been noticed."""
+        return self._transport.is_closing()
+
     def abort(self) -> None:
         """Close the connection at once."""
         self._transport.abort()

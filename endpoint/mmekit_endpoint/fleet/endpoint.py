@@ -10,6 +10,7 @@ from mmekit_endpoint.definitions import EndpointSpec, VariantState
 from mmekit_endpoint.errors import ValidationError
 from mmekit_endpoint.fleet.call import Call
 from mmekit_endpoint.fleet.instance import Surroundings
+from mmekit_endpoint.fleet.together import together
 from mmekit_endpoint.fleet.variant import Variant
 from mmekit_endpoint.fleet.views import EndpointView
 from mmekit_endpoint.telemetry.statistics import Statistics
@@ -52,22 +53,16 @@ class Endpoint:
 
     async def start(self) -> None:
         """Start all variants. Raises LaunchFailed; all are ended then."""
-        starts = [asyncio.ensure_future(variant.start()) for variant in self.variants]
         try:
-            await asyncio.gather(*starts)
+            await together(variant.start() for variant in self.variants)
         except BaseException:
-            for start in starts:
-                start.cancel()
-            await asyncio.gather(*starts, return_exceptions=True)
             await self.stop(0)
             raise
 
     async def scale(self, spec: EndpointSpec) -> None:
         """Take over weights at once, and the numbers of instances. Raises LaunchFailed."""
         self.reweigh(spec)
-        await asyncio.gather(
-            *(self._variants[wanted.name].scale(wanted.instance_count) for wanted in spec.variants)
-        )
+        await together(self._variants[wanted.name].scale(wanted.instance_count) for wanted in spec.variants)
         self.spec = spec
 
     def reweigh(self, spec: EndpointSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,6 +17,7 @@ from mmekit_endpoint.fleet.cache import ModelCache
 from mmekit_endpoint.fleet.call import Call
 from mmekit_endpoint.fleet.calls import Calls
 from mmekit_endpoint.fleet.connection import NoAnswer
+from mmekit_endpoint.fleet.connections import Connections
 from mmekit_endpoint.fleet.container import Container
 from mmekit_endpoint.fleet.ending import Ending
 from mmekit_endpoint.fleet.instance_types import instance_type, resources
@@ -24,7 +25,7 @@ from mmekit_endpoint.fleet.launchers import Launcher, Order, Running, Usage
 from mmekit_endpoint.fleet.model import Model, State
 from mmekit_endpoint.fleet.model_errors import ModelErrors
 from mmekit_endpoint.fleet.shelf import Shelf
-from mmekit_endpoint.fleet.sources import Sources
+from mmekit_endpoint.fleet.sources import DiskFull, Source, Sources
 from mmekit_endpoint.fleet.views import InstanceView
 from mmekit_endpoint.fleet.volume import Volume
 from mmekit_endpoint.settings import Settings
@@ -36,7 +37,7 @@ _STRIKES = 3
 
 #: Between two pings of a container that starts, and between two measurements of one that runs, in seconds.
 _START_PERIOD_S = 0.1
-_MEASURE_PERIOD_S = 1.0
+_MEASURE_PERIOD_S = 2.0
 
 #: Loads at the same time on one instance, at most.
 _MAX_PARALLEL = 16
@@ -99,15 +100,10 @@ class Instance:
         self._started = time.time()
         self._reason = ""  # why it is unhealthy
         # A model's answer may be as large as what a client may send: both have one limit at AWS.
-        self._container = Container(settings.max_payload_bytes)
+        self._connections = Connections(settings.max_payload_bytes)
+        self._container = Container()
         self.calls = Calls(
-            settings,
-            self._container,
-            self._errors,
-            self._ending,
-            statistics,
-            moved,
-            caches=variant.container.cache_models,
+            settings, self._connections, self._container, self._errors, self._ending, statistics, moved
         )
         self._usage: Usage | None = None
         self._cpu_percent = 0.0
@@ -138,13 +134,19 @@ class Instance:
             log=self._log,
         )
         running = self.running = await self._surroundings.launcher.launch(order)
+        self._connections.reach(running.address)
         self._container.reach(running.address)
         self._spawn(self._watch(running))
         await self._wait_healthy()
         if spec.multi_model:
-            self.cache = self.calls.cache = self._make_cache(running)
+            # Making an S3 client takes a third of a second.
+            source = await asyncio.to_thread(self._surroundings.sources.prefix, spec.model_data_url or "")
+            self.cache = self.calls.cache = self._make_cache(running, source)
         else:
-            self.calls.single = self._single_model()
+            self.calls.single = Model("", "", State.LOADED)
+            self.calls.single.head = self._connections.head("POST", "/invocations")
+        if self.life is not Life.STARTING:
+            raise LaunchFailed(self._unfit(self._reason))
         self.life = Life.IN_SERVICE
         self._spawn(self._check_health())
         self._spawn(self._measure(running))
@@ -166,12 +168,16 @@ class Instance:
 
         def fetch() -> None:
             source, key = self._surroundings.sources.archive(url)
-            self._volume.fetch_single(source, key, self._volume.capacity_bytes, check)
+            arrival = self._volume.arrival(source, key)
+            arrival.download(check)
+            arrival.measure(check)
+            arrival.unpack(check)
+            self._volume.place_single(arrival)
 
         try:
             await asyncio.to_thread(fetch)
-        except EndpointError as error:
-            raise LaunchFailed(error.message) from error
+        except (EndpointError, DiskFull) as error:
+            raise LaunchFailed(str(error)) from error
 
     async def _wait_healthy(self) -> None:
         limit_s = self._variant.startup_timeout_s or self._settings.startup_timeout_s
@@ -202,13 +208,7 @@ class Instance:
             + f"; log: {self._log})"
         )
 
-    def _single_model(self) -> Model:
-        model = Model("", "")
-        model.head = self._container.head("POST", "/invocations")
-        model.state = State.LOADED
-        return model
-
-    def _make_cache(self, running: Running) -> ModelCache:
+    def _make_cache(self, running: Running, source: Source) -> ModelCache:
         spec = self._variant.container
         shelf = Shelf(
             self._settings,
@@ -220,17 +220,18 @@ class Instance:
             self._errors.of,
             self._ending,
         )
-        url = spec.model_data_url or ""
         # AWS: "Set MME model caching behavior": without a cache, downloads and loads are more parallel.
         parallel = max(2, self._resources.cpus) * (1 if spec.cache_models else 2)
         return ModelCache(
             shelf,
-            model_data_url=url,
-            source=self._surroundings.sources.prefix(url),
+            model_data_url=spec.model_data_url or "",
+            source=source,
             volume=self._volume,
             container=self._container,
             running=running,
+            head=self._connections.head,
             parallel=min(parallel, _MAX_PARALLEL),
+            keeps=spec.cache_models,
             ready=self.calls.pump,
             failed=self.calls.fail,
         )
@@ -297,11 +298,14 @@ class Instance:
         self.life = Life.STOPPING
         self.calls.release()
         await self.calls.close()
-        if self.calls.cache is not None:
-            await self.calls.cache.close()
+        self._connections.close()
         self._container.close()
+        ends: list[Awaitable[None]] = []
         if self.running is not None:
-            await self.running.stop()
+            ends.append(self.running.stop())
+        if self.calls.cache is not None:
+            ends.append(self.calls.cache.close())
+        await asyncio.gather(*ends)
         current = asyncio.current_task()
         others = [task for task in self._tasks if task is not current]
         for task in others:

@@ -25,6 +25,18 @@ class State(Enum):
     DELETING = "deleting"
 
 
+#: State → those that may follow it.
+_MOVES = {
+    State.ABSENT: {State.DOWNLOADING},
+    State.DOWNLOADING: {State.ON_DISK, State.ABSENT},
+    State.ON_DISK: {State.LOADING, State.UNLOADING, State.DELETING},  # unloading: see Model.maybe_loaded
+    State.LOADING: {State.LOADED, State.ON_DISK},
+    State.LOADED: {State.UNLOADING, State.ON_DISK},  # on disk: the container has lost it
+    State.UNLOADING: {State.ON_DISK},
+    State.DELETING: {State.ABSENT},
+}
+
+
 def opaque_name(model_data_url: str, target: str) -> str:
     """Return what a container knows a target model by: 32 hex digits, as SageMaker's are.
 
@@ -53,6 +65,7 @@ class Model:
         "in_flight",
         "last_used",
         "last_used_time",
+        "maybe_loaded",
         "name",
         "state",
         "target",
@@ -60,10 +73,11 @@ class Model:
         "waiting",
     )
 
-    def __init__(self, target: str, name: str) -> None:
+    def __init__(self, target: str, name: str, state: State = State.ABSENT) -> None:
         self.target = target
         self.name = name
-        self.state = State.ABSENT
+        self.state = state
+        #: What it takes on disk, or will take when it has been unpacked.
         self.disk_bytes = 0
         self.in_flight = 0
         #: Calls that wait for the load, or for room among those in flight; oldest first.
@@ -73,9 +87,18 @@ class Model:
         #: The same in seconds of the monotonic clock; None before the first load.
         self.last_used_time: float | None = None
         self.failure: Failure | None = None
+        #: What is done with it now; whoever sets it alone changes the state until it ends.
         self.task: asyncio.Task[None] | None = None
+        #: Whether a model that counts as on disk may be in memory: a load or unload had no answer.
+        self.maybe_loaded = False
         #: First lines of each invocation.
         self.head = b""
+
+    def to(self, state: State) -> None:
+        """Change the state. Raises RuntimeError for a change that cannot be meant."""
+        if state not in _MOVES[self.state]:
+            raise RuntimeError(f"{self.target} cannot go from {self.state.value!r} to {state.value!r}.")
+        self.state = state
 
     @property
     def pending(self) -> int:
@@ -86,6 +109,11 @@ class Model:
     def idle(self) -> bool:
         """Whether nobody uses it or waits for it."""
         return not self.in_flight and not self.waiting
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is idle and nothing is done with it: it may be taken out."""
+        return self.task is None and not self.in_flight and not self.waiting
 
     @property
     def target_line(self) -> bytes:

@@ -9,6 +9,7 @@ OutOfService.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import sqlite3
@@ -21,13 +22,14 @@ from mmekit_endpoint.definitions import CREATE, DELETE, SCALE, START, UPDATE, En
 from mmekit_endpoint.errors import EndpointError, LaunchFailed
 from mmekit_endpoint.fleet.endpoint import Endpoint
 from mmekit_endpoint.fleet.instance import Surroundings
+from mmekit_endpoint.fleet.variant import LONGEST_CALL_S
 from mmekit_endpoint.fleet.views import EndpointView
 from mmekit_endpoint.telemetry.statistics import Statistics
 
 logger = logging.getLogger(__name__)
 
 #: Between two looks at the database's version: a look costs microseconds.
-_PERIOD_S = 0.025
+_PERIOD_S = 0.05
 
 #: Between two tries to write the state, in seconds.
 _RETRY_S = 1.0
@@ -78,11 +80,16 @@ class Reconciler:
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-        endpoints = [*self.endpoints.values(), *self._retiring]
+        self._retiring.update(self.endpoints.values())
         self.endpoints.clear()
-        await asyncio.gather(*(endpoint.stop(_LAST_CALLS_S) for endpoint in endpoints))
+        await asyncio.gather(*(endpoint.stop(_LAST_CALLS_S) for endpoint in list(self._retiring)))
         await asyncio.gather(*self._writes, return_exceptions=True)
         self._writer.shutdown()
+
+    @property
+    def fleets(self) -> list[Endpoint]:
+        """All that have calls: what serves, and what was replaced or deleted and is ending."""
+        return [*self.endpoints.values(), *self._retiring]
 
     def views(self) -> list[EndpointView]:
         """Return what can be seen of all endpoints, those that do not serve included."""
@@ -179,13 +186,13 @@ class Reconciler:
         old = self.endpoints.get(row.name)
         self.endpoints[row.name] = endpoint
         if old is not None:
-            # Answered before the old fleet has ended: its last calls may take a minute.
-            self._keep(self._retire(old))
+            # Answered before the old fleet has ended: its last calls have all their time.
+            self._keep(self._retire(old, LONGEST_CALL_S))
         return ""
 
-    async def _retire(self, endpoint: Endpoint) -> None:
+    async def _retire(self, endpoint: Endpoint, drain_s: float) -> None:
         self._retiring.add(endpoint)
-        await endpoint.stop(self._surroundings.settings.invoke_timeout_s)
+        await endpoint.stop(drain_s)
         self._retiring.discard(endpoint)
 
     async def _scale(self, row: EndpointRow) -> None:
@@ -199,7 +206,8 @@ class Reconciler:
             await endpoint.scale(row.target)
         except LaunchFailed as error:
             await self._write(self._database.progress, row.name, row.generation, status="RollingBack")
-            await endpoint.scale(before)
+            with contextlib.suppress(LaunchFailed):  # an instance has ended meanwhile, and is being replaced
+                await endpoint.scale(before)
             await self._settle(row, "InService", str(error)[:_REASON_CHARACTERS], before)
         else:
             await self._settle(row, "InService", None, row.target)
@@ -207,7 +215,7 @@ class Reconciler:
     async def _delete(self, row: EndpointRow) -> None:
         endpoint = self.endpoints.pop(row.name, None)
         if endpoint is not None:
-            await endpoint.stop(_LAST_CALLS_S)
+            await self._retire(endpoint, _LAST_CALLS_S)
         self._statistics.forget(row.name)
         await self._write(self._database.forget, row.name, row.generation)
         # Who was answered DeleteEndpoint and calls now is not told what the last look at the database saw.

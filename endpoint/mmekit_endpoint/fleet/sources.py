@@ -157,7 +157,9 @@ class S3Source:
     def _refused(self, key: str, error: Any, status: int) -> ValidationError:
         code = error.response.get("Error", {}).get("Code", "")
         where = f"(bucket: {self._bucket}, key: {self._prefix}{key})"
-        reason = {404: "there is no such object", 403: "access is denied"}.get(status, f"{code or status}")
+        reason = {404: "there is no such object, or no such bucket", 403: "access is denied"}.get(
+            status, f"{code or status}"
+        )
         return ValidationError(
             f"Failed to download model data{where}: {reason}. Please ensure that there is an object at this "
             "place and that it may be read; it is looked for again after a second."

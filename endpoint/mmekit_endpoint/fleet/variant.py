@@ -12,12 +12,16 @@ from mmekit_endpoint.definitions import VariantSpec, VariantState
 from mmekit_endpoint.errors import LaunchFailed, ServiceUnavailable
 from mmekit_endpoint.fleet.call import Call
 from mmekit_endpoint.fleet.instance import Instance, Surroundings
-from mmekit_endpoint.fleet.router import place, rank
+from mmekit_endpoint.fleet.router import place
+from mmekit_endpoint.fleet.together import together
 from mmekit_endpoint.fleet.views import VariantView
 from mmekit_endpoint.telemetry.statistics import VariantStatistics
 
 #: Pauses before an instance that ended is replaced, in seconds: none for the first, the last is repeated.
 _PAUSES_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+#: No call has longer (InvokeEndpointAsync: InvocationTimeoutSeconds), in seconds.
+LONGEST_CALL_S = 3600.0
 
 #: An instance that served for so long ends a row of failures, in seconds.
 _STEADY_S = 60.0
@@ -45,6 +49,7 @@ class Variant:
         self._changed = changed
         self._instances: list[Instance] = []
         self._serving: list[Instance] = []
+        self._starting = 0
         self._failures = 0
         self._last_failure = 0.0
         self._stopping = False
@@ -55,7 +60,7 @@ class Variant:
     async def start(self) -> None:
         """Start all instances. Raises LaunchFailed when one does not start; all are ended then."""
         try:
-            await self._grow(self.desired_count)
+            await self._grow()
         except BaseException:
             await self.stop(0)
             raise
@@ -70,9 +75,9 @@ class Variant:
             for instance in leaving:
                 self._serving.remove(instance)
             self._changed()
-            await asyncio.gather(*(self._retire(instance, self._drain_s) for instance in leaving))
-        elif surplus < 0:
-            await self._grow(-surplus)
+            await asyncio.gather(*(self._retire(instance, LONGEST_CALL_S) for instance in leaving))
+        else:
+            await self._grow()
 
     async def stop(self, drain_s: float) -> None:
         """Take no more calls, let those that run end for ``drain_s``, and end all instances."""
@@ -84,19 +89,11 @@ class Variant:
         await asyncio.gather(*replacing, return_exceptions=True)
         await asyncio.gather(*(self._retire(instance, drain_s) for instance in list(self._instances)))
 
-    @property
-    def _drain_s(self) -> float:
-        return self._surroundings.settings.invoke_timeout_s
-
-    async def _grow(self, count: int) -> None:
-        starts = [asyncio.ensure_future(self._launch()) for _ in range(count)]
-        try:
-            await asyncio.gather(*starts)
-        except BaseException:
-            for start in starts:
-                start.cancel()
-            await asyncio.gather(*starts, return_exceptions=True)
-            raise
+    async def _grow(self) -> None:
+        """Start what is missing; instances that start already count."""
+        await together(
+            self._launch() for _ in range(self.desired_count - len(self._serving) - self._starting)
+        )
 
     async def _launch(self) -> None:
         instance = Instance(
@@ -109,13 +106,19 @@ class Variant:
             self.invoke,
         )
         self._instances.append(instance)
+        self._starting += 1
         try:
             await instance.start()
         except BaseException:
             self._instances.remove(instance)
             raise
-        self._serving.append(instance)
-        self._changed()
+        finally:
+            self._starting -= 1
+        if len(self._serving) < self.desired_count:
+            self._serving.append(instance)
+            self._changed()
+        else:  # fewer are wanted meanwhile
+            await self._retire(instance, 0)
 
     async def _retire(self, instance: Instance, drain_s: float) -> None:
         await instance.drain(drain_s)
@@ -133,7 +136,7 @@ class Variant:
 
     async def _replace(self, instance: Instance) -> None:
         self._spawn(self._retire(instance, 0))  # it may take its time to end
-        while not self._stopping and len(self._serving) < self.desired_count:
+        while not self._stopping and len(self._serving) + self._starting < self.desired_count:
             if time.monotonic() - self._last_failure > _STEADY_S:
                 self._failures = 0
             pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
@@ -168,7 +171,12 @@ class Variant:
         elif not serving:
             error = ServiceUnavailable(
                 f"Variant {self.spec.name} of endpoint {self._endpoint_name} has no instance in service: "
-                "those it had have ended and are being replaced. Call again."
+                + (
+                    "it is being stopped."
+                    if self._stopping
+                    else "those it had have ended and are being replaced."
+                )
+                + " Call again."
             )
             self.statistics.invocation(call.target, error.status, 0.0, 0.0, None)
             call.finished(call, error)
@@ -198,20 +206,25 @@ class Variant:
 
     def _spread(self, serving: list[Instance], target: str) -> None:
         """Load a hot model on one more instance; calls go there when it is loaded."""
-        cold = [instance for instance in serving if not instance.cache.is_loaded(target)]
-        if any(instance.cache.is_coming(target) for instance in cold):
+        cold = {instance.id: instance for instance in serving if not instance.cache.is_loaded(target)}
+        if any(instance.cache.is_coming(target) for instance in cold.values()):
             return
-        by_id = {instance.id: instance for instance in cold}
-        chosen = by_id[rank(target, by_id)[0]]
-        model = chosen.cache.model(target)
-        if model.failure is None:
-            chosen.cache.want(model)
+        models = {name: instance.cache.model(target) for name, instance in cold.items()}
+        counts = {
+            name: len(instance.cache.models)
+            for name, instance in cold.items()
+            if models[name].failure is None
+        }
+        if not counts:
+            return
+        chosen = place(target, counts)
+        if cold[chosen].cache.want(models[chosen]):
             self._surroundings.events.add(
                 "model_spread",
                 f"{target} is hot",
                 endpoint=self._endpoint_name,
                 variant=self.spec.name,
-                instance=chosen.id,
+                instance=chosen,
                 model=target,
             )
 
@@ -234,7 +247,7 @@ class Variant:
             keep = used or [max(copies, key=lambda instance: idle[instance] or 0.0)]
             for instance in copies:
                 if instance not in keep:
-                    instance.cache.drop(target, delete=False)
+                    instance.cache.drop(target)
 
     # --- what can be seen ------------------------------------------------------------------------
 

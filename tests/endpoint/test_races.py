@@ -1,0 +1,283 @@
+"""What happens while something else does: each of these calls was once lost, doubled or answered wrongly."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.endpoint.flaky_store import FlakyStore
+from tests.endpoint.service import PROGRAMS, Service, stub_model, until
+
+
+def _stubs(service: Service) -> list[psutil.Process]:
+    assert service.process
+    children = psutil.Process(service.process.pid).children(recursive=True)
+    return [child for child in children if "programs/" in " ".join(child.cmdline())]
+
+
+def test_a_call_that_comes_while_its_model_is_unloaded_for_another_is_answered(tmp_path: Path) -> None:
+    with Service(tmp_path / "state") as service, ThreadPoolExecutor(4) as threads:
+        service.upload(a=stub_model("a", unload_s="0.7"), b=stub_model("b"))
+        service.create("wake", environment={"STUB_CAPACITY": "1"})
+        service.invoke("wake", "a.tar.gz")
+        other = threads.submit(service.invoke, "wake", "b.tar.gz")
+        until(lambda: service.instances("wake")[0]["models"][0]["state"] == "unloading", what="the unload")
+        begun = time.monotonic()
+        assert service.invoke("wake", "a.tar.gz")["value"] == "a"
+        assert time.monotonic() - begun < 10
+        assert other.result()["value"] == "b"
+
+
+def test_a_download_that_nobody_waits_for_any_more_touches_nothing(tmp_path: Path) -> None:
+    data = stub_model("whole", block="x" * 100_000)
+    environ = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    with FlakyStore({"models/m/a.tar.gz": data}, hang_first_s=3) as store:
+        options = ("--s3-endpoint-url", store.url, "--load-timeout", "1", "--failure-memory", "0.1")
+        with Service(tmp_path / "state", *options, **environ) as service:
+            service.create("hang")
+            with pytest.raises(service.runtime.exceptions.ModelError, match="still downloading after 1 s"):
+                service.invoke("hang", "a.tar.gz")
+            time.sleep(0.2)
+            assert service.invoke("hang", "a.tar.gz")["value"] == "whole"
+            (instance,) = (tmp_path / "state/instances").iterdir()
+            until(lambda: not list((instance / "incoming").iterdir()), what="the end of the first download")
+            assert service.invoke("hang", "a.tar.gz")["value"] == "whole", "its files are still there"
+
+
+def test_a_load_that_ends_after_its_time_does_not_hold_memory_for_ever(tmp_path: Path) -> None:
+    with Service(tmp_path / "state", "--load-timeout", "1", "--failure-memory", "0.1") as service:
+        service.upload(slow=stub_model("s", load_s="1.5"), b=stub_model("b"))
+        service.create("phantom", environment={"STUB_CAPACITY": "1"})
+        with pytest.raises(service.runtime.exceptions.ModelError, match="still loading after 1 s"):
+            service.invoke("phantom", "slow.tar.gz")
+        time.sleep(1)
+        assert service.invoke("phantom", "b.tar.gz")["value"] == "b"
+
+
+def test_models_that_come_together_do_not_overfill_the_volume(tmp_path: Path) -> None:
+    with Service(tmp_path / "state", "--volume", "1M") as service, ThreadPoolExecutor(8) as threads:
+        names = [f"m{number}" for number in range(8)]
+        service.upload(**{name: stub_model(name, block="x" * 350_000) for name in names})
+        service.create("volume")
+        calls = [threads.submit(service.invoke, "volume", f"{name}.tar.gz") for name in names]
+        most = 0
+        while not all(call.done() for call in calls):
+            most = max(most, service.instances("volume")[0]["disk_bytes"])
+        assert [call.result()["value"] for call in calls] == names
+        assert 0 < most <= 1024 * 1024
+        (folder,) = (tmp_path / "state/instances").iterdir()
+        stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        assert stored <= 1024 * 1024
+
+
+def test_calls_refused_for_memory_together_unload_no_more_than_they_must(tmp_path: Path) -> None:
+    with Service(tmp_path / "state", program="gpu_memory.py") as service, ThreadPoolExecutor(8) as threads:
+        others = [f"o{number}" for number in range(6)]
+        service.upload(
+            a=stub_model("a", others="5"), **{name: stub_model(name, unload_s="0.3") for name in others}
+        )
+        service.create("gpu")
+        for name in ["a", *others]:
+            service.invoke("gpu", f"{name}.tar.gz")
+        answers = list(threads.map(lambda _: service.invoke("gpu", "a.tar.gz"), range(8)))
+        assert {answer["value"] for answer in answers} == {"a"}
+        assert [event["model"] for event in service.events("unloaded")] == ["o0.tar.gz"]
+
+
+def test_two_cold_models_wait_for_the_same_room(tmp_path: Path) -> None:
+    with Service(tmp_path / "state", program="reserves.py") as service, ThreadPoolExecutor(4) as threads:
+        service.upload(a=stub_model("a", load_s="0.5"), b=stub_model("b", load_s="0.5"))
+        service.create("room")
+        calls = [threads.submit(service.invoke, "room", f"{name}.tar.gz") for name in "ab"]
+        assert [call.result()["value"] for call in calls] == ["a", "b"]
+
+
+def test_without_a_cache_nothing_stays_that_nobody_called_to_the_end(tmp_path: Path) -> None:
+    with Service(tmp_path / "state", "--invoke-timeout", "0.5") as service:
+        service.upload(slow=stub_model("s", load_s="1"), broken=stub_model("b", load_status="500"))
+        service.create("gone", cache="Disabled")
+        for name, code in (("slow", "ModelNotReadyException"), ("broken", "ModelError")):
+            with pytest.raises(ClientError) as caught:
+                service.invoke("gone", f"{name}.tar.gz")
+            assert caught.value.response["Error"]["Code"] == code
+        until(lambda: service.loaded("gone") == [[]], what="an empty memory")
+        until(lambda: not list((tmp_path / "state/instances").glob("*/models/*")), what="an empty volume")
+
+
+@pytest.mark.parametrize("answer", ["507", "rubbish", "slow"])
+def test_every_call_is_answered_when_its_endpoint_is_deleted(tmp_path: Path, answer: str) -> None:
+    told = {"invoke_s": "3"} if answer == "slow" else {"invoke_status": answer}
+    with Service(tmp_path / "state") as service, ThreadPoolExecutor(4) as threads:
+        service.upload(a=stub_model("a", **told), b=stub_model("b", unload_s="3"))
+        service.create("deleted")
+        service.invoke("deleted", "b.tar.gz")
+        call = threads.submit(service.invoke, "deleted", "a.tar.gz")
+        until(lambda: service.instances("deleted")[0]["in_flight"], what="the call in flight")
+        service.sagemaker.delete_endpoint(EndpointName="deleted")
+        error = call.exception(20)
+        assert error is None or isinstance(error, ClientError)
+
+
+def test_a_call_whose_time_ends_while_another_model_leaves_for_it_is_answered_then(tmp_path: Path) -> None:
+    with Service(tmp_path / "state", "--invoke-timeout", "1") as service:
+        service.upload(a=stub_model("a", invoke_status="507"), b=stub_model("b", unload_s="4"))
+        service.create("late")
+        service.invoke("late", "b.tar.gz")
+        begun = time.monotonic()
+        with pytest.raises(service.runtime.exceptions.ModelError, match="timed out"):
+            service.invoke("late", "a.tar.gz")
+        assert time.monotonic() - begun < 3
+
+
+def test_sigterm_in_a_deletion_leaves_nothing(tmp_path: Path) -> None:
+    with Service(tmp_path / "state", "--settle", "0") as service, ThreadPoolExecutor(1) as threads:
+        service.upload(slow=stub_model("s", invoke_s="2"))
+        service.create("ending")
+        call = threads.submit(service.invoke, "ending", "slow.tar.gz")
+        until(lambda: service.instances("ending")[0]["in_flight"], what="the call in flight")
+        service.sagemaker.delete_endpoint(EndpointName="ending")
+        until(lambda: service.get("status")["endpoints"][0]["status"] == "Deleting", what="the deletion")
+        assert service.stop() == 0
+        assert not list((tmp_path / "state/instances").iterdir())
+        assert call.result()["value"] == "s", "it had its last seconds"
+
+
+def test_calls_of_a_fleet_that_is_replaced_keep_their_time(tmp_path: Path) -> None:
+    with Service(tmp_path / "state", "--invoke-timeout", "2") as service, ThreadPoolExecutor(4) as threads:
+        service.upload(hangs=stub_model("h", invoke_status="hang"), cold=stub_model("c", load_s="5"))
+        service.create("old")
+        service.configure("new", [("old", "AllTraffic", 1, 1.0, {})])
+        calls = [threads.submit(service.invoke, "old", f"{name}.tar.gz") for name in ("hangs", "cold")]
+        until(lambda: service.instances("old")[0]["in_flight"], what="the call in flight")
+        service.sagemaker.update_endpoint(EndpointName="old", EndpointConfigName="new")
+        codes = [_code(call) for call in calls]
+        assert codes == ["ModelError", "ModelNotReadyException"]
+
+
+def _code(call: Future[Any]) -> str:
+    error = call.exception(10)
+    assert isinstance(error, ClientError)
+    return str(error.response["Error"]["Code"])
+
+
+def test_scaling_while_an_instance_is_replaced_ends_with_the_number_that_is_wanted(tmp_path: Path) -> None:
+    flag = tmp_path / "slow"
+    program = tmp_path / "programs/slow_start.py"
+    program.parent.mkdir()
+    inner = PROGRAMS / "multi_model.py"
+    program.write_text(
+        "#!/usr/bin/env python3\nimport os, sys, time\n"
+        f"time.sleep(1.5 if os.path.exists({str(flag)!r}) else 0)\n"
+        f"os.execv({str(inner)!r}, [{str(inner)!r}, *sys.argv[1:]])\n"
+    )
+    program.chmod(0o755)
+    options = ("--launcher", "process", "--program", str(program), "--settle", "0")
+    with Service(tmp_path / "state", *options, program=None) as service:
+        service.s3.create_bucket(Bucket="models")
+        service.create("number", count=2)
+        flag.touch()
+        _stubs(service)[0].kill()
+        until(lambda: len(service.instances("number")) == 1, what="the loss of one")
+        service.sagemaker.update_endpoint_weights_and_capacities(
+            EndpointName="number",
+            DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}],
+        )
+        until(lambda: service.status("number") == "InService", what="the new number")
+        until(lambda: len(service.instances("number")) == 3, what="three instances")
+        time.sleep(2)
+        assert len(service.instances("number")) == 3
+
+
+def test_one_variant_that_cannot_grow_takes_the_other_back(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    program = tmp_path / "programs/sometimes.py"
+    program.parent.mkdir()
+    inner = PROGRAMS / "multi_model.py"
+    program.write_text(
+        "#!/usr/bin/env python3\nimport os, sys, time\n"
+        f"if os.environ.get('FAILS') and os.path.exists({str(flag)!r}): time.sleep(0.5); sys.exit(9)\n"
+        f"os.execv({str(inner)!r}, [{str(inner)!r}, *sys.argv[1:]])\n"
+    )
+    program.chmod(0o755)
+    with Service(
+        tmp_path / "state", "--launcher", "process", "--program", str(program), program=None
+    ) as service:
+        service.s3.create_bucket(Bucket="models")
+        for name, environment in (("a", {"FAILS": "1"}), ("b", {})):
+            service.sagemaker.create_model(
+                ModelName=name,
+                ExecutionRoleArn="arn:aws:iam::123456789012:role/any",
+                PrimaryContainer={
+                    "Image": "any",
+                    "Mode": "MultiModel",
+                    "ModelDataUrl": "s3://models/m/",
+                    "Environment": environment,
+                },
+            )
+        service.configure("two", [("a", "A", 1, 1.0, {}), ("b", "B", 1, 1.0, {})])
+        service.sagemaker.create_endpoint(EndpointName="two", EndpointConfigName="two")
+        until(lambda: service.status("two") == "InService", what="the endpoint")
+        flag.touch()
+        service.sagemaker.update_endpoint_weights_and_capacities(
+            EndpointName="two",
+            DesiredWeightsAndCapacities=[
+                {"VariantName": "A", "DesiredInstanceCount": 2},
+                {"VariantName": "B", "DesiredInstanceCount": 3},
+            ],
+        )
+        until(lambda: service.status("two") == "InService", what="the roll-back")
+        time.sleep(1)
+        assert [len(service.instances("two", variant)) for variant in "AB"] == [1, 1]
+
+
+def test_a_crowd_at_few_models_is_answered_whatever_is_loaded_and_unloaded(tmp_path: Path) -> None:
+    """Many callers, more models than memory and volume hold, a container that is killed: nothing hangs."""
+    environment = {"STUB_CAPACITY": "3"}
+    with Service(tmp_path / "state", "--volume", "1M", "--max-in-flight", "4") as service:
+        names = [f"m{number}" for number in range(9)]
+        service.upload(**{name: stub_model(name, block="x" * 150_000, invoke_s="0.01") for name in names})
+        service.create("crowd", count=2, environment=environment)
+        outcomes: Counter[str] = Counter()
+        wrong: list[str] = []
+        end = time.monotonic() + 6
+
+        def call(seed: int) -> None:
+            number = seed
+            while time.monotonic() < end:
+                number = (number * 7 + 3) % 1009
+                name = names[number % len(names)]
+                try:
+                    answer = service.invoke("crowd", f"{name}.tar.gz")
+                    outcomes["good"] += 1
+                    if answer["value"] != name:
+                        wrong.append(f"{name} was answered by {answer['value']}")
+                except ClientError as error:
+                    outcomes[error.response["Error"]["Code"]] += 1
+
+        callers = [threading.Thread(target=call, args=(seed,)) for seed in range(24)]
+        for caller in callers:
+            caller.start()
+        time.sleep(2)
+        os.kill(_stubs(service)[0].pid, 9)
+        for caller in callers:
+            caller.join(40)
+            assert not caller.is_alive(), "a call hangs"
+        assert not wrong
+        assert outcomes["good"] > 100
+        assert set(outcomes) <= {"good", "ModelError", "ServiceUnavailable"}, outcomes
+        until(
+            lambda: all(i["in_flight"] == 0 for i in service.instances("crowd")), what="the end of all calls"
+        )
+        for instance in service.instances("crowd"):
+            assert all(model["in_flight"] == model["waiting"] == 0 for model in instance["models"])
+        for name in names:
+            assert service.invoke("crowd", f"{name}.tar.gz")["value"] == name
