@@ -239,6 +239,21 @@ def test_one_variant_that_cannot_grow_takes_the_other_back(tmp_path: Path) -> No
         assert [len(service.instances("two", variant)) for variant in "AB"] == [1, 1]
 
 
+def test_bodies_go_with_their_answers(tmp_path: Path) -> None:
+    """Nothing waits for the collector, which looks rarely."""
+    with Service(tmp_path / "state") as service:
+        service.upload(a=stub_model("a"))
+        service.create("bodies")
+        body = b"x" * (20 * 1024 * 1024)
+        assert service.invoke("bodies", "a.tar.gz", body)["body_bytes"] == len(body)
+        assert service.process
+        process = psutil.Process(service.process.pid)
+        before = process.memory_info().rss
+        for _ in range(25):
+            service.invoke("bodies", "a.tar.gz", body)
+        assert process.memory_info().rss - before < 150 * 1024 * 1024
+
+
 def test_a_crowd_at_few_models_is_answered_whatever_is_loaded_and_unloaded(tmp_path: Path) -> None:
     """Many callers, more models than memory and volume hold, a container that is killed: nothing hangs."""
     environment = {"STUB_CAPACITY": "3"}

@@ -93,6 +93,7 @@ class Runtime:
             exchange.on_close = call.leave
             endpoint.invoke(call, None if variant_name is None else variant_name.decode())
         except EndpointError as error:
+            exchange.on_close = None
             exchange.respond(runtime_error(error, request_id()))
 
     def stream(self, exchange: Exchange, name: str) -> None:
