@@ -60,6 +60,7 @@ def test_a_stream_that_breaks_off_is_an_error_in_the_stream(service: Service) ->
     assert next(events)["PayloadPart"]["Bytes"] == b"one"
     with pytest.raises(EventStreamError, match="closed the connection"):
         next(events)
+    answer["Body"].close()
 
 
 def test_a_stream_that_is_refused_is_a_model_error(service: Service) -> None:

@@ -125,6 +125,7 @@ class Runtime:
             stream.call = call
             endpoint.invoke(call, None if variant_name is None else variant_name.decode())
         except EndpointError as error:
+            exchange.on_close = exchange.on_drain = None
             exchange.respond(runtime_error(error, request_id()))
 
     def endpoint(self, name: str) -> Endpoint:
@@ -273,13 +274,15 @@ class _Stream:
     def finish(self, call: Call, outcome: Answer | EndpointError) -> None:
         exchange = self._exchange
         exchange.on_close = exchange.on_drain = None
+        if not exchange.closed and not self._begun and not isinstance(outcome, EndpointError):
+            self.begin(outcome)
+        self.call = None  # it knows this one
         if exchange.closed:
             return
-        if not self._begun:
-            if isinstance(outcome, EndpointError):
-                exchange.respond(runtime_error(outcome, request_id()))
-                return
-            self.begin(outcome)
-        if isinstance(outcome, EndpointError):
+        if not isinstance(outcome, EndpointError):
+            exchange.end()
+        elif self._begun:
             exchange.write(eventstream.exception("ModelStreamError", outcome.message, "StreamBroken"))
-        exchange.end()
+            exchange.end()
+        else:
+            exchange.respond(runtime_error(outcome, request_id()))
