@@ -98,6 +98,28 @@ def test_an_asynchronous_call_becomes_an_object(service: Service) -> None:
     assert _output(service, answer["OutputLocation"]) == b"onetwothree"
 
 
+def test_asynchronous_calls_take_turns_as_the_configuration_says(service: Service) -> None:
+    service.create(
+        "turns",
+        url="s3://models/single.tar.gz",
+        mode="SingleModel",
+        asynchronous={
+            "OutputConfig": {"S3OutputPath": "s3://models/turns"},
+            "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},
+        },
+    )
+    service.s3.put_object(Bucket="models", Key="in/slow", Body=json.dumps({"pieces": ["s"], "pause_s": 0.3}))
+    answers = [
+        service.runtime.invoke_endpoint_async(EndpointName="turns", InputLocation="s3://models/in/slow")
+        for _ in range(4)
+    ]
+    most = 0
+    while len(service.s3.list_objects_v2(Bucket="models", Prefix="turns/").get("Contents", [])) < 4:
+        most = max(most, service.instances("turns")[0]["in_flight"])
+    assert most == 1
+    assert [_output(service, answer["OutputLocation"]) for answer in answers] == [b"s"] * 4
+
+
 def test_an_asynchronous_call_that_fails_becomes_an_object_too(service: Service) -> None:
     answer = service.runtime.invoke_endpoint_async(
         EndpointName="async", InputLocation="s3://models/in/absent"

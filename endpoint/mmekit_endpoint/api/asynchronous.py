@@ -14,6 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from mmekit.http.exchange import Exchange
@@ -225,29 +226,19 @@ class AsyncRuntime:
             logger.error("An asynchronous answer could not be written to %s: %s", location, error)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Order:
-    """One accepted call."""
+    """One accepted call: ``output`` and ``failure`` are urls, the latter "" where failures go nowhere."""
 
-    def __init__(
-        self,
-        *,
-        inference_id: str,
-        location: str,
-        body: bytes,
-        lines: bytes,
-        output: str,
-        failure: str,
-        timeout_s: int,
-        ttl_s: int,
-    ) -> None:
-        self.inference_id = inference_id
-        self.location = location
-        self.body = body
-        self.lines = lines
-        self.output = output
-        self.failure = failure
-        self.timeout_s = timeout_s
-        self.ttl_s = ttl_s
+    inference_id: str
+    #: Url of the input, or "" where ``body`` is it.
+    location: str
+    body: bytes
+    lines: bytes
+    output: str
+    failure: str
+    timeout_s: int
+    ttl_s: int
 
 
 def _as_exception(error: EndpointError) -> Exception:
