@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from mmekit_endpoint.definitions import CREATE, START, EndpointRow, EndpointSpec, VariantSpec, VariantState
+from mmekit_endpoint.definitions import CREATE, START, EndpointRow, EndpointSpec, VariantState
 
 #: The account that everything belongs to; moto has the same.
 ACCOUNT = "123456789012"
@@ -218,27 +218,6 @@ class Database:
                 connection.execute("UPDATE gone SET generation = max(generation, ?)", (generation,))
         return row is not None
 
-    def put_local_endpoint(self, name: str, spec: EndpointSpec, region: str) -> None:
-        """Create an endpoint, or put it in the place of what has its name, with its models and configuration.
-
-        For endpoints that no API call made: what ``spec`` says is not validated, its URLs may be files.
-        """
-        now = time.time()
-        with self.writing() as connection:
-            models = {variant.model_name: _model_body(variant) for variant in spec.variants}
-            bodies = [(MODEL, model, body) for model, body in models.items()]
-            for kind, defined, body in [*bodies, (ENDPOINT_CONFIG, spec.config_name, _config_body(spec))]:
-                connection.execute(
-                    "DELETE FROM definitions WHERE kind = ? AND lower(name) = lower(?)", (kind, defined)
-                )
-                insert_definition(connection, kind, defined, resource_arn(region, kind, defined), now, body)
-            for arn, generation in connection.execute(
-                "DELETE FROM endpoints WHERE lower(name) = lower(?) RETURNING arn, generation", (name,)
-            ).fetchall():
-                connection.execute("DELETE FROM tags WHERE arn = ?", (arn,))
-                connection.execute("UPDATE gone SET generation = max(generation, ?)", (generation,))
-            _insert_endpoint(connection, name, resource_arn(region, ENDPOINT, name), region, spec, None, now)
-
     # --- the control plane's side; what else it writes is in `mmekit_endpoint.api.control.definitions`
 
     def find_endpoint_arn(self, name: str) -> str | None:
@@ -263,7 +242,7 @@ class Database:
         """Write an endpoint that is wanted; return False where its name is taken."""
         try:
             with self.writing() as connection:
-                _insert_endpoint(connection, name, arn, region, target, deployment, time.time())
+                insert_endpoint(connection, name, arn, region, target, deployment, time.time())
                 insert_tags(connection, arn, tags or {})
         except sqlite3.IntegrityError:
             return False
@@ -394,7 +373,7 @@ def insert_definition(
     )
 
 
-def _insert_endpoint(
+def insert_endpoint(
     connection: sqlite3.Connection,
     name: str,
     arn: str,
@@ -403,6 +382,7 @@ def _insert_endpoint(
     deployment: Mapping[str, Any] | None,
     now: float,
 ) -> None:
+    """Write an endpoint that is wanted; sqlite3.IntegrityError where its name is taken."""
     connection.execute(
         "INSERT INTO endpoints (name, arn, region, status, target, change, generation, variants, config_name,"
         " deployment, created, modified)"
@@ -417,31 +397,3 @@ def insert_tags(connection: sqlite3.Connection, arn: str, tags: Mapping[str, str
         "INSERT OR REPLACE INTO tags (arn, name, value) VALUES (?, ?, ?)",
         [(arn, name, value) for name, value in tags.items()],
     )
-
-
-def _model_body(variant: VariantSpec) -> dict[str, Any]:
-    container = variant.container
-    body: dict[str, Any] = {
-        "Image": container.image,
-        "Mode": "MultiModel" if container.multi_model else "SingleModel",
-        "Environment": container.environment,
-    }
-    if container.model_data_url is not None:
-        body["ModelDataUrl"] = container.model_data_url
-    if container.multi_model:
-        body["MultiModelConfig"] = {"ModelCacheSetting": "Enabled" if container.cache_models else "Disabled"}
-    return {"ModelName": variant.model_name, "PrimaryContainer": body}
-
-
-def _config_body(spec: EndpointSpec) -> dict[str, Any]:
-    variants = [
-        {
-            "VariantName": variant.name,
-            "ModelName": variant.model_name,
-            "InstanceType": variant.instance_type,
-            "InitialInstanceCount": variant.instance_count,
-            "InitialVariantWeight": variant.weight,
-        }
-        for variant in spec.variants
-    ]
-    return {"EndpointConfigName": spec.config_name, "ProductionVariants": variants}

@@ -30,11 +30,11 @@ from mmekit_endpoint.api.runtime import Runtime
 from mmekit_endpoint.api.signing import Verifier
 from mmekit_endpoint.clients import Clients
 from mmekit_endpoint.database import FILE_NAME, Database
-from mmekit_endpoint.definitions import ContainerSpec, EndpointSpec, VariantSpec
 from mmekit_endpoint.fleet.instance import Surroundings
 from mmekit_endpoint.fleet.launchers.choice import choose
 from mmekit_endpoint.fleet.reconciler import Reconciler
 from mmekit_endpoint.fleet.sources import Sources
+from mmekit_endpoint.folder_endpoint import folder_spec, put_endpoint
 from mmekit_endpoint.settings import MIB, Settings
 from mmekit_endpoint.telemetry.container_logs import ContainerLogs
 from mmekit_endpoint.telemetry.events import EventLog
@@ -111,9 +111,9 @@ class Service:
             stack.callback(database.close)
             await asyncio.to_thread(database.resume)
             if settings.models is not None:
-                database.put_local_endpoint(
-                    settings.endpoint_name, _local_endpoint(settings), settings.region
-                )
+                name = settings.endpoint_name
+                spec = folder_spec(name, settings.models, settings.image, settings.instance_type)
+                put_endpoint(database, name, spec, settings.region)
 
             events = EventLog(settings.state / "events.jsonl")
             stack.callback(events.close)
@@ -189,22 +189,6 @@ def _limits() -> Limits:
         keep_alive_timeout_s=120.0,
         max_headers=200,
     )
-
-
-def _local_endpoint(settings: Settings) -> EndpointSpec:
-    """Return what `--models` serves: one multi-model variant over a folder of archives."""
-    assert settings.models is not None
-    container = ContainerSpec(
-        image=settings.image, multi_model=True, model_data_url=settings.models.resolve().as_uri() + "/"
-    )
-    variant = VariantSpec(
-        name="AllTraffic",
-        model_name=settings.endpoint_name,
-        container=container,
-        instance_type=settings.instance_type,
-        instance_count=1,
-    )
-    return EndpointSpec(config_name=settings.endpoint_name, variants=(variant,))
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from mmekit_endpoint.definitions import (
     VariantSpec,
     VariantState,
 )
+from mmekit_endpoint.folder_endpoint import put_endpoint
 
 CONTAINER = ContainerSpec("image", True, "file:///models/", {"A": "1"}, cache_models=False)
 SPEC = EndpointSpec("config", (VariantSpec("v", "model", CONTAINER, "ml.m5.large", 2, 0.5, 3, 60, 70),))
@@ -196,7 +197,7 @@ def test_resuming_starts_what_served_before_an_update_that_was_rolled_back(datab
 
 
 def test_a_local_endpoint_brings_its_definitions(database: Database) -> None:
-    database.put_local_endpoint("local", SPEC, "us-east-1")
+    put_endpoint(database, "local", SPEC, "us-east-1")
     definitions = Definitions(database)
     model = definitions.get(MODEL, "model")
     config = definitions.get(ENDPOINT_CONFIG, "config")
@@ -215,8 +216,8 @@ def test_a_local_endpoint_brings_its_definitions(database: Database) -> None:
 
 def test_a_local_endpoint_replaces_the_one_of_its_name(database: Database) -> None:
     before = serve(database, "Local")
-    database.put_local_endpoint("local", OTHER, "us-east-1")
-    database.put_local_endpoint("local", SPEC, "us-east-1")
+    put_endpoint(database, "local", OTHER, "us-east-1")
+    put_endpoint(database, "local", SPEC, "us-east-1")
     assert [found.name for found in database.endpoints()] == ["local"]
     assert row(database, "local").generation > before.generation
 

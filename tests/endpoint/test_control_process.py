@@ -113,7 +113,7 @@ def test_the_aws_cli_creates_and_describes_a_model(tmp_path: Path) -> None:
         }
 
         def aws(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [str(Path(sys.executable).parent / "aws"), "--endpoint-url", plane.url, *arguments]
+            command = [sys.executable, "-m", "awscli", "--endpoint-url", plane.url, *arguments]
             return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
         container = json.dumps(multi_model())

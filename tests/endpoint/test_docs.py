@@ -156,15 +156,25 @@ def service(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield service
 
 
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `aws`: where the tools are borrowed from another environment their commands are not."""
+    folder = tmp_path_factory.mktemp("commands")
+    aws = folder / "aws"
+    aws.write_text(f'#!/bin/sh\nexec {sys.executable} -m awscli "$@"\n')
+    aws.chmod(0o755)
+    return folder
+
+
 @pytest.mark.parametrize("number", range(1, len(RUNNABLE)))
 def test_the_programs_of_the_page_run(
-    number: int, folder: Path, service: Service, request: pytest.FixtureRequest
+    number: int, folder: Path, service: Service, commands: Path, request: pytest.FixtureRequest
 ) -> None:
     block = RUNNABLE[number]
     needs = block.runs.removeprefix("runs: ")
     python = request.getfixturevalue(needs) if needs.startswith("sdk") else sys.executable
     environ = service.environ | {
-        "PATH": f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(COMMAND.parent), str(commands), os.environ["PATH"]]),
         "AWS_ENDPOINT_URL": service.url,
         "AWS_ACCESS_KEY_ID": "any",
         "AWS_SECRET_ACCESS_KEY": "any",
