@@ -183,7 +183,7 @@ def _serve(options: dict[str, Any], keys: dict[str, str]) -> None:
     try:
         greeting = _Greeting(settings)
         service.run(settings, greeting.started, greeting.settled)
-    except (service.StateInUse, StateUnusable, LaunchFailed) as error:
+    except (service.StateInUse, service.PartFailed, StateUnusable, LaunchFailed) as error:
         _leave(str(error), EXIT_FAILED)
     except CannotListen as error:
         _leave(error.message, EXIT_FAILED)

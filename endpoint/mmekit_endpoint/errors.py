@@ -70,13 +70,6 @@ class ValidationException(EndpointError):
     status = 400
 
 
-class ResourceLimitExceeded(EndpointError):
-    """Raised when a request asks for more than the service's limits allow."""
-
-    code = "ResourceLimitExceeded"
-    status = 400
-
-
 class AccessDenied(EndpointError):
     """Raised when a signature or a key is wrong, where signatures are verified."""
 

@@ -59,12 +59,16 @@ _DECAY_TICKS = 4
 _DRAIN_S = 5.0
 
 
-class StateInUse(Exception):
-    """Raised when another service has the state folder."""
-
-
 #: Between two looks whether the endpoint of --models serves, in seconds.
 _LOOK_S = 0.05
+
+
+class PartFailed(Exception):
+    """Raised when the service has stopped because a part of it failed."""
+
+
+class StateInUse(Exception):
+    """Raised when another service has the state folder."""
 
 
 def run(settings: Settings, started: Callable[[str, str], None], settled: Callable[[str, str], None]) -> None:
@@ -72,7 +76,7 @@ def run(settings: Settings, started: Callable[[str, str], None], settled: Callab
 
     ``started`` is called with the URL and the launcher's name, ``settled`` with the status of the endpoint of
     ``settings.models`` and the reason where it failed. Raises StateInUse, StateUnusable, CannotListen
-    and LaunchFailed where the service cannot start.
+    and LaunchFailed where the service cannot start, PartFailed where it could not go on.
     """
     import uvloop
 
@@ -93,6 +97,7 @@ class Service:
         self._settings = settings
         self._started = started
         self._settled = settled
+        self._failures: list[BaseException] = []
 
     async def run(self) -> None:
         """Start, serve until a signal, stop; whatever was started is ended in the reverse order."""
@@ -147,8 +152,8 @@ class Service:
             stack.push_async_callback(control.stop)
             publisher = Publisher(settings, statistics, reconciler.views, clients.of)
             logs = ContainerLogs(settings.state / "logs", reconciler.views, clients.of)
-            async with _running(stopping, self._tick(reconciler), publisher.run(), logs.run()):
-                async with _running(stopping, reconciler.run(), self._tell(reconciler)):
+            async with self._beside(stopping, self._tick(reconciler), publisher.run(), logs.run()):
+                async with self._beside(stopping, reconciler.run(), self._tell(reconciler)):
                     self._started(_url(http.addresses[0]), launcher.name)
                     await stopping.wait()
                 http.stop_accepting()
@@ -156,6 +161,28 @@ class Service:
                 await reconciler.stop()
             await http.drain(_DRAIN_S)
             http.abort()
+        if self._failures:
+            raise PartFailed(f"The service has stopped because a part of it failed: {self._failures[0]!r}")
+
+    @asynccontextmanager
+    async def _beside(self, stopping: asyncio.Event, *work: Any) -> AsyncIterator[None]:
+        """Run coroutines beside the block, until its end; one that fails ends the service."""
+
+        def ended(task: asyncio.Future[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.critical("A part of the service failed", exc_info=error)
+                self._failures.append(error)
+                stopping.set()
+
+        tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
+        for task in tasks:
+            task.add_done_callback(ended)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _tell(self, reconciler: Reconciler) -> None:
         """Say when the endpoint of --models serves, or why it does not."""
@@ -224,26 +251,6 @@ def _flock(lock: IO[str]) -> bool:
 def _remove_temporary(settings: Settings) -> None:
     if settings.state_is_temporary:
         shutil.rmtree(settings.state, ignore_errors=True)
-
-
-@asynccontextmanager
-async def _running(stopping: asyncio.Event, *work: Any) -> AsyncIterator[None]:
-    """Run coroutines beside the block, until its end; one that fails ends the service."""
-
-    def ended(task: asyncio.Future[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            logger.critical("A part of the service failed", exc_info=task.exception())
-            stopping.set()
-
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
-    for task in tasks:
-        task.add_done_callback(ended)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _catch_signals(stopping: asyncio.Event) -> None:

@@ -254,6 +254,20 @@ def test_bodies_go_with_their_answers(tmp_path: Path) -> None:
         assert process.memory_info().rss - before < 150 * 1024 * 1024
 
 
+def test_bodies_that_pass_through_go_with_their_answers(tmp_path: Path) -> None:
+    """Archives are uploaded through the service's own port."""
+    with Service(tmp_path / "state") as service:
+        service.s3.create_bucket(Bucket="models")
+        body = b"x" * (20 * 1024 * 1024)
+        service.s3.put_object(Bucket="models", Key="a", Body=body)
+        assert service.process
+        process = psutil.Process(service.process.pid)
+        before = process.memory_info().rss
+        for _ in range(20):
+            service.s3.put_object(Bucket="models", Key="a", Body=body)
+        assert process.memory_info().rss - before < 150 * 1024 * 1024
+
+
 def test_a_crowd_at_few_models_is_answered_whatever_is_loaded_and_unloaded(tmp_path: Path) -> None:
     """Many callers, more models than memory and volume hold, a container that is killed: nothing hangs."""
     environment = {"STUB_CAPACITY": "3"}

@@ -119,6 +119,8 @@ class Exchange:
             own = b"%b%b%bcontent-length: %d\r\n" % (lines, pulse.lines, _CONNECTION[keep_alive], size)
         head = encode_head(status, reason, headers, own)
         self._state = _ENDED
+        if self.on_close is not None:
+            self._let_go()
         if bodiless or self.request.method == "HEAD":
             channel.write(head)
         elif len(body) <= _JOIN_BYTES:
@@ -188,6 +190,7 @@ class Exchange:
             self._refuse("end()")
             return
         self._state = _ENDED
+        self._let_go()
         if self._chunked:
             self._channel.write(b"0\r\n\r\n")
         self._channel.exchange_ended(self, self._keep_alive)
@@ -202,6 +205,7 @@ class Exchange:
             return
         reset = self._state is _STREAMING and not self._chunked
         self._state = _ENDED
+        self._let_go()
         self._channel.exchange_aborted(self, reset)
 
     def admit(self) -> None:
@@ -214,6 +218,11 @@ class Exchange:
         self.closed = True
         if self.on_close is not None:
             self.on_close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget who is to be told: they hold the exchange, and with it the body, until a collection."""
+        self.on_close = self.on_drain = None
 
     def _refuse(self, call: str) -> None:
         # A client that has gone is not the application's mistake; one answer too many is.

@@ -115,7 +115,6 @@ class Session:
     def ended(self, status: int, size: int) -> None:
         """Count and log the request; ``size``: bytes of the answer's body."""
         exchange, manners = self.exchange, self.manners
-        exchange.on_close = None  # with it the two would hold each other
         now = time.monotonic()
         seconds = now - self.started_at
         manners.statistics.statuses[status] += 1

@@ -54,7 +54,7 @@ class Front:
             )
             exchange.respond(runtime_error(AccessDenied(text), request_id()))
             return
-        if path.startswith(PREFIX) and (self._verifier is None or request.peer.startswith("127.")):
+        if path.startswith(PREFIX) and (self._verifier is None or request.peer.startswith(("127.", "::1:"))):
             self._admin.handle(exchange)
             return
         if self._verifier is not None:

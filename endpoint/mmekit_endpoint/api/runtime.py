@@ -16,11 +16,11 @@ from urllib.parse import unquote
 from mmekit.http.exchange import Exchange
 from mmekit_endpoint.api import eventstream
 from mmekit_endpoint.api.wire import check, runtime_error
+from mmekit_endpoint.database import ACCOUNT
 from mmekit_endpoint.errors import EndpointError, ValidationError
 from mmekit_endpoint.fleet.call import Call
 from mmekit_endpoint.fleet.connection import Answer
 from mmekit_endpoint.fleet.endpoint import Endpoint
-from mmekit_endpoint.fleet.model_errors import ACCOUNT_ID
 from mmekit_endpoint.fleet.reconciler import Reconciler
 from mmekit_endpoint.fleet.sources import check_target
 from mmekit_endpoint.settings import Settings
@@ -93,7 +93,6 @@ class Runtime:
             exchange.on_close = call.leave
             endpoint.invoke(call, None if variant_name is None else variant_name.decode())
         except EndpointError as error:
-            exchange.on_close = None
             exchange.respond(runtime_error(error, request_id()))
 
     def stream(self, exchange: Exchange, name: str) -> None:
@@ -125,7 +124,6 @@ class Runtime:
             stream.call = call
             endpoint.invoke(call, None if variant_name is None else variant_name.decode())
         except EndpointError as error:
-            exchange.on_close = exchange.on_drain = None
             exchange.respond(runtime_error(error, request_id()))
 
     def endpoint(self, name: str) -> Endpoint:
@@ -135,9 +133,9 @@ class Runtime:
             return endpoint
         row = self._reconciler.row(unquote(name))
         if row is None:
-            raise ValidationError(f"Endpoint {name} of account {ACCOUNT_ID} not found.")
+            raise ValidationError(f"Endpoint {name} of account {ACCOUNT} not found.")
         raise ValidationError(
-            f"Endpoint {name} of account {ACCOUNT_ID} takes no calls: its status is {row.status}."
+            f"Endpoint {name} of account {ACCOUNT} takes no calls: its status is {row.status}."
             + (f" {row.failure_reason}" if row.failure_reason else "")
         )
 
@@ -216,7 +214,6 @@ class _Reply:
 
     def finish(self, call: Call, outcome: Answer | EndpointError) -> None:
         exchange = self._exchange
-        exchange.on_close = None  # it holds the call, which holds this: nothing waits for the collector
         if exchange.closed:
             return
         if isinstance(outcome, EndpointError):
@@ -273,10 +270,8 @@ class _Stream:
 
     def finish(self, call: Call, outcome: Answer | EndpointError) -> None:
         exchange = self._exchange
-        exchange.on_close = exchange.on_drain = None
         if not exchange.closed and not self._begun and not isinstance(outcome, EndpointError):
             self.begin(outcome)
-        self.call = None  # it knows this one
         if exchange.closed:
             return
         if not isinstance(outcome, EndpointError):

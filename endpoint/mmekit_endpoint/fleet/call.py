@@ -69,6 +69,19 @@ class Call:
         #: Whether its caller waits no more; what is in the container goes on.
         self.gone = False
 
+    def end(self, outcome: Answer | EndpointError) -> None:
+        """Tell the caller what came of it."""
+        finished = self.finished
+        # Who is told holds the call: nothing waits for the collector.
+        self.finished = _nothing
+        self.on_head = self.on_part = self.request = None
+        self.body = b""
+        finished(self, outcome)
+
     def leave(self) -> None:
         """Take note that the caller waits no more."""
         self.gone = True
+
+
+def _nothing(_: Call, __: Answer | EndpointError) -> None:
+    """Stand in for a caller that was told."""

@@ -267,8 +267,7 @@ class Calls:
             (now - call.arrived - call.container_s) * 1e6,
             call.hit if self.single is None else None,
         )
-        call.finished(call, outcome)
-        call.body = b""
+        call.end(outcome)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

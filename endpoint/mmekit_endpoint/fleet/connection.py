@@ -60,12 +60,23 @@ class Request:
         #: Its answer has a head alone, whatever Content-Length that has (RFC 9112, 6.3).
         self.is_head = head.startswith(b"HEAD ")
 
-    def cancel(self) -> None:
-        """Give the request up: its connection is closed, ``done`` is not called any more."""
+    def end(self, outcome: Answer | NoAnswer) -> None:
+        """Hand over what came of it."""
+        done = self.done
+        self._let_go()
+        done(outcome)
+
+    def _let_go(self) -> None:
+        # Who is told holds the request: nothing waits for the collector.
         self.done = _nothing
-        self.on_head = self.on_part = None
-        if self.connection is not None:
-            self.connection.abort()
+        self.on_head = self.on_part = self.connection = None
+
+    def cancel(self) -> None:
+        """Give the request up: its connection is closed, nobody is told any more."""
+        connection = self.connection
+        self._let_go()
+        if connection is not None:
+            connection.abort()
 
     def pause(self) -> None:
         """Read no more of the answer until ``resume``: who takes its parts is slow."""
@@ -186,8 +197,7 @@ class Connection(asyncio.Protocol):
         request, self._request = self._request, None
         self._transport.abort()
         if request is not None:
-            request.connection = None
-            request.done(NoAnswer(reason))
+            request.end(NoAnswer(reason))
 
     # --- httptools' side
 
@@ -211,9 +221,9 @@ class Connection(asyncio.Protocol):
             return
         if request.is_head:
             # The parser would wait for a body. Another connection is the price; nothing frequent asks so.
-            self._request = request.connection = None
+            self._request = None
             self._transport.close()
-            request.done(Answer(self._parser.get_status_code(), self._headers, b""))
+            request.end(Answer(self._parser.get_status_code(), self._headers, b""))
         elif request.on_head is not None:
             status = self._parser.get_status_code()
             if 200 <= status < 300:  # what a failing model says is collected as always
@@ -243,14 +253,14 @@ class Connection(asyncio.Protocol):
             return
         body = self._body
         answer = Answer(status, self._headers, body[0] if len(body) == 1 else b"".join(body))
-        self._request = request.connection = None
+        self._request = None
         self._body = []
         if self._parser.should_keep_alive() and self._ends_itself():
             # Free before the caller knows: its next request may use this connection.
             self._released(self)
         else:
             self._transport.close()
-        request.done(answer)
+        request.end(answer)
 
     def _ends_itself(self) -> bool:
         headers = self._headers

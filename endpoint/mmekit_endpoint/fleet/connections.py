@@ -78,7 +78,7 @@ class Connections:
         for task in list(self._tasks):
             task.cancel()
         while self._waiting:
-            self._waiting.popleft().done(NoAnswer("the instance is being stopped"))
+            self._waiting.popleft().end(NoAnswer("the instance is being stopped"))
         for connection in list(self._open):
             connection.abort()
 
@@ -91,7 +91,7 @@ class Connections:
         except OSError as error:
             self._connecting -= 1
             if self._waiting:
-                self._waiting.popleft().done(
+                self._waiting.popleft().end(
                     NoAnswer(f"nothing listens on its port ({error.strerror or error})")
                 )
             return
@@ -115,8 +115,7 @@ class Connections:
         if not self._closed:
             self._grow()
         if request is not None:
-            request.connection = None
-            request.done(NoAnswer("it closed the connection before its answer was complete"))
+            request.end(NoAnswer("it closed the connection before its answer was complete"))
 
     async def ask(
         self, method: str, path: str, body: bytes = b"", lines: bytes = b"", timeout_s: float = 60.0

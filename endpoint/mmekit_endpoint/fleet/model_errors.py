@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmekit_endpoint.database import ACCOUNT
 from mmekit_endpoint.errors import ModelError
-
-#: The account of everything that moto and this service make.
-ACCOUNT_ID = "123456789012"
 
 #: Characters of a container's answer that are repeated in the message, and in OriginalMessage.
 _QUOTED = 1000
@@ -20,7 +18,7 @@ class ModelErrors:
     def __init__(self, endpoint_name: str, region: str, stream: str, log: Path) -> None:
         self._group = f"/aws/sagemaker/Endpoints/{endpoint_name}"
         self._stream = stream
-        self._arn = f"arn:aws:logs:{region}:{ACCOUNT_ID}:log-group:{self._group}"
+        self._arn = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{self._group}"
         self._log = log
 
     def of(self, status: int, text: str) -> ModelError:

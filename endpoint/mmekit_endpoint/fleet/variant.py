@@ -179,7 +179,7 @@ class Variant:
                 + " Call again."
             )
             self.statistics.invocation(call.target, error.status, 0.0, 0.0, None)
-            call.finished(call, error)
+            call.end(error)
         else:
             self._choose(serving, call.target).calls.invoke(call)
 
