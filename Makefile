@@ -1,7 +1,7 @@
 # `make` lists the targets. `make test` and `make demo` need nothing but Python 3.11 on the machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install check format test demo dist image-cpu image-gpu image-test mms mms-test endpoint-test bench clean
+.PHONY: help install check format test demo dist image-cpu image-gpu image-test mms mms-test endpoint-test toolkit-test bench clean
 
 # The environment that the targets use; ENV=build/wheel is one with the built wheel (CI).
 ENV ?= .venv
@@ -115,6 +115,9 @@ mms-test: mms $(ENV)/.installed ## the same exchanges with mmekit and with the r
 
 endpoint-test: build/sdk2/.installed build/sdk3/.installed $(ENV)/.installed ## the local endpoint, with boto3, the AWS CLI and SageMaker's SDK 2 and 3
 	MMEKIT_ENDPOINT_TEST=$${MMEKIT_ENDPOINT_TEST:-required} $(BIN)/python -m pytest -m endpoint tests/endpoint $(ARGS)
+
+toolkit-test: $(ENV)/.installed ## contract kit, deploy and operations, against moto, the local endpoint and a real S3 server
+	MMEKIT_TOOLKIT_TEST=$${MMEKIT_TOOLKIT_TEST:-required} $(BIN)/python -m pytest -m toolkit tests/toolkit $(ARGS)
 
 bench: build/wheel/.installed build/mms/.installed ## the figures of docs/performance.md
 	build/wheel/bin/python -m benchmarks $(ARGS)

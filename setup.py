@@ -79,7 +79,15 @@ ENDPOINT = [
     "psutil>=6",
 ]
 
+#: The commands around docker and AWS: build, push, deploy and what follows; `contract` for images.
+DEPLOY = [
+    "boto3>=1.40",
+    "docker>=7.1",
+    "pyyaml>=6",
+]
+
 DEV = [
+    *DEPLOY,
     *ENDPOINT,
     *SAGEMAKER,
     *TLS,
@@ -148,6 +156,7 @@ setup(
         "sklearn": SKLEARN,
         "pytorch": PYTORCH,
         "all": sorted({*XGBOOST, *SKLEARN, *PYTORCH}),
+        "deploy": DEPLOY,
         "endpoint": ENDPOINT,
         "sagemaker": SAGEMAKER,
         "tls": TLS,

@@ -23,7 +23,21 @@ EXIT_CONFIG = 78
 EXIT_FAILED = 1
 
 #: Commands outside the container, and the modules that have them.
-_OUTSIDE = {"archive": "mmekit_toolkit.archive.command", "local": "mmekit_endpoint.command"}
+_OUTSIDE = {
+    "archive": "mmekit_toolkit.archive.command",
+    "build": "mmekit_toolkit.images.build_command",
+    "contract": "mmekit_toolkit.contract.command",
+    "delete": "mmekit_toolkit.deploy.delete_command",
+    "deploy": "mmekit_toolkit.deploy.deploy_command",
+    "iam": "mmekit_toolkit.iam.command",
+    "invoke": "mmekit_toolkit.operate.invoke_command",
+    "local": "mmekit_endpoint.command",
+    "logs": "mmekit_toolkit.operate.logs_command",
+    "models": "mmekit_toolkit.operate.models_command",
+    "push": "mmekit_toolkit.images.push_command",
+    "status": "mmekit_toolkit.operate.status_command",
+    "update": "mmekit_toolkit.deploy.update_command",
+}
 
 
 class _Commands(click.Group):

@@ -1,0 +1,1 @@
+"""AWS as the toolkit calls it: clients, options, what errors mean."""

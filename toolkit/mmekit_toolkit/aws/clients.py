@@ -1,0 +1,104 @@
+"""boto3 clients of one account, region and address; made when first used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+import click
+
+from mmekit import __version__
+from mmekit_toolkit.errors import CredentialsError, ToolkitError
+
+#: Attempts of one call, the first included. botocore's standard mode waits between them: a random share of
+#: 1, 2, 4 … s, at most 20 s (botocore.retries.standard.ExponentialBackoff).
+ATTEMPTS = 8
+#: A model's answer may take 60 s (botocore: InvokeEndpoint).
+_READ_TIMEOUT_S = 70
+
+
+@dataclass(frozen=True)
+class Aws:
+    """Where AWS is; ``endpoint_url`` stands for all services, as AWS_ENDPOINT_URL does."""
+
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+    _made: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def client(self, service: str) -> Any:  # Any: boto3 makes its clients at run time
+        """Return a service's client. Raises ToolkitError without a region, CredentialsError without keys."""
+        if service not in self._made:
+            from botocore.config import Config
+
+            if self.session.region_name is None:
+                raise ToolkitError(
+                    "no AWS region is set: give --region, write `region:` into the file, or set AWS_REGION."
+                )
+            if self.session.get_credentials() is None:
+                raise CredentialsError(
+                    "no AWS credentials were found. Sign in (`aws sso login`, `aws configure`), choose a "
+                    "profile with --profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; a local "
+                    "endpoint takes any values."
+                )
+            self._made[service] = self.session.client(
+                service,
+                endpoint_url=self.endpoint_url,
+                config=Config(
+                    retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                    read_timeout=_READ_TIMEOUT_S,
+                    user_agent_extra=f"mmekit/{__version__}",
+                ),
+            )
+        return self._made[service]
+
+    @property
+    def session(self) -> Any:
+        """The boto3 session."""
+        if "session" not in self._made:
+            import boto3
+
+            # boto3 itself reads AWS_DEFAULT_REGION and profiles; AWS_REGION is what all other SDKs read.
+            region = self.region or os.environ.get("AWS_REGION")
+            self._made["session"] = boto3.session.Session(region_name=region, profile_name=self.profile)
+        return self._made["session"]
+
+    @property
+    def region_name(self) -> str:
+        """The region that calls go to. Raises ToolkitError when none is set."""
+        return str(self.client("sts").meta.region_name)
+
+    @property
+    def account(self) -> str:
+        """The caller's account, twelve digits."""
+        if "account" not in self._made:
+            self._made["account"] = self.client("sts").get_caller_identity()["Account"]
+        return str(self._made["account"])
+
+    def in_region(self, region: str | None) -> Aws:
+        """Return the same with this region, where the caller named none."""
+        return self if region is None or self.region else Aws(region, self.profile, self.endpoint_url)
+
+
+def aws_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --region, --profile and --endpoint-url; the function gets them as ``aws: Aws``."""
+
+    @click.option(
+        "--region", metavar="REGION", help="AWS region. Else the file's, AWS_REGION, the profile's."
+    )
+    @click.option("--profile", metavar="NAME", help="Profile of ~/.aws/config. [AWS_PROFILE]")
+    @click.option(
+        "--endpoint-url",
+        metavar="URL",
+        help="Address in place of AWS's, for all services: a local endpoint. [AWS_ENDPOINT_URL]",
+    )
+    @wraps(command)
+    def with_aws(
+        *args: Any, region: str | None, profile: str | None, endpoint_url: str | None, **kwargs: Any
+    ) -> Any:
+        return command(*args, aws=Aws(region, profile, endpoint_url), **kwargs)
+
+    return with_aws

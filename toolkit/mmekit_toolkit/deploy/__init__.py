@@ -1,0 +1,1 @@
+"""Endpoints from one YAML file: ``mmekit deploy``, ``update``, ``delete``."""

@@ -1,0 +1,39 @@
+"""How a person names an endpoint: by its name, or by the file that describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmekit_toolkit.deploy import file
+from mmekit_toolkit.deploy.description import Description
+from mmekit_toolkit.errors import NotFound
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An endpoint; ``description`` is there when it was named by its file."""
+
+    name: str
+    description: Description | None = None
+
+    @property
+    def region(self) -> str | None:
+        """The region that the file names."""
+        return self.description.region if self.description else None
+
+
+def resolve(text: str) -> Reference:
+    """Return what an argument ``ENDPOINT`` names: ``churn``, or ``endpoint.yaml``.
+
+    Raises BadDescription for a file that cannot be used, NotFound for one that is not there.
+    """
+    if not text.endswith(_SUFFIXES):
+        return Reference(text)
+    path = Path(text)
+    if not path.is_file():
+        raise NotFound(f"there is no file {text}. Expected an endpoint's name, or the YAML file of one.")
+    description = file.read(path)
+    return Reference(description.name, description)

@@ -1,0 +1,1 @@
+"""Least-privilege policies: ``mmekit iam``."""

@@ -1,0 +1,1 @@
+"""Container images: ``mmekit build``, ``mmekit push``."""

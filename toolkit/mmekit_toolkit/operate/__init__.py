@@ -1,0 +1,1 @@
+"""A running endpoint: ``mmekit models``, ``invoke``, ``status``, ``logs``."""
