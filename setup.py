@@ -71,7 +71,7 @@ MMS = [*SAGEMAKER, "multi-model-server==1.1.11"]
 #: The local endpoint. moto's extras for the services that stand around it, without those it has for others.
 ENDPOINT = [
     "boto3>=1.40",
-    "docker>=7.1",
+    "docker>=7.2",
     "flask>=3",
     "flask-cors>=5",
     "gunicorn>=23",
@@ -82,7 +82,7 @@ ENDPOINT = [
 #: The commands around docker and AWS: build, push, deploy and what follows; `contract` for images.
 DEPLOY = [
     "boto3>=1.40",
-    "docker>=7.1",
+    "docker>=7.2",
     "pyyaml>=6",
 ]
 
@@ -163,5 +163,13 @@ setup(
         "mms": MMS,
         "dev": DEV,
     },
-    entry_points={"console_scripts": ["mmekit = mmekit.cli:main"]},
+    entry_points={
+        "console_scripts": ["mmekit = mmekit.cli:main"],
+        # `pytest --mme-contract IMAGE`; images have no toolkit and no pytest.
+        **(
+            {"pytest11": ["mme_contract = mmekit_toolkit.contract.plugin"]}
+            if "mmekit_toolkit" in PRESENT
+            else {}
+        ),
+    },
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmekit_toolkit.errors import NoEngine
 
-#: Seconds that the engine may take for one answer; pulls and pushes stream.
+#: Seconds that the engine may take for one answer; pushes stream, with a time of their own.
 _TIMEOUT_S = 120
 
 

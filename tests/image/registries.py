@@ -1,0 +1,178 @@
+"""A real registry (CNCF Distribution) on loopback, and a proxy that breaks connections to it on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+#: Starts a registry; lies beside the repository on the project's own machines.
+SCRIPT = ROOT.parent / "shared" / "tools" / "registry.sh"
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+#: As ECR answers when the twelve hours are over.
+EXPIRED = (
+    b'{"errors": [{"code": "DENIED", "message": '
+    b'"Your authorization token has expired. Reauthenticate and try again."}]}'
+)
+
+
+class Registry:
+    """A registry that asks for ECR's kind of login; a context manager."""
+
+    def __init__(self, state: Path, password: str) -> None:
+        self.port = free_port()
+        self.host = f"localhost:{self.port}"
+        self._password = password
+        self._environ = {
+            **os.environ,
+            "REGISTRY_PORT": str(self.port),
+            "REGISTRY_STATE": str(state),
+            "REGISTRY_PASSWORD": password,
+        }
+
+    def __enter__(self) -> Registry:
+        self._run("start")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run("wipe")
+
+    def digest(self, repository: str, tag: str) -> str:
+        """Return the digest that the registry itself gives for a tag."""
+        login = b64encode(f"AWS:{self._password}".encode()).decode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v2/{repository}/manifests/{tag}",
+            method="HEAD",
+            headers={"Accept": MANIFEST, "Authorization": f"Basic {login}"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(answer.headers["Docker-Content-Digest"])
+
+    def _run(self, what: str) -> None:
+        subprocess.run(
+            [SCRIPT, what],
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+
+
+#: Is given what a client has sent on a connection so far and its next bytes; returns what to do with them.
+Rule = Callable[[int, bytes], "bytes | None"]
+#: Pass them on.
+PASS = b""
+#: Break the connection.
+CUT = None
+
+
+class Proxy:
+    """Passes bytes on to a port; a context manager. A rule may break connections or answer in place."""
+
+    def __init__(self, port: int, rule: Rule) -> None:
+        self._target = port
+        self._rule = rule
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"localhost:{self._listener.getsockname()[1]}"
+        self._lock = threading.Lock()
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self) -> Proxy:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+    def close(self) -> None:
+        """Be gone: connections break, new ones are refused."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for each in self._open:
+                _break(each)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._target))
+            with self._lock:
+                self._open += [client, server]
+                for target in (self._up, self._down):
+                    thread = threading.Thread(target=target, args=(client, server))
+                    self._threads.append(thread)
+                    thread.start()
+
+    def _up(self, client: socket.socket, server: socket.socket) -> None:
+        sent = 0
+        with contextlib.suppress(OSError):
+            while data := client.recv(16384):
+                answer = self._rule(sent, data)
+                if answer is CUT:
+                    break
+                if answer:
+                    client.sendall(answer)
+                    break
+                server.sendall(data)
+                sent += len(data)
+        _break(client)
+        _break(server)
+
+    def _down(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(16384):
+                client.sendall(data)
+        _break(client)
+
+
+def writes_manifest(data: bytes) -> bool:
+    """Say whether these bytes begin the last request of a push."""
+    line = data.partition(b"\r\n")[0]
+    return line.startswith(b"PUT /v2/") and b"/manifests/" in line
+
+
+def times(number: int, matches: Callable[[int, bytes], bool], answer: bytes | None = CUT) -> Rule:
+    """Return the rule that acts on what matches, this many times."""
+    left = [number]
+
+    def rule(sent: int, data: bytes) -> bytes | None:
+        if left[0] and matches(sent, data):
+            left[0] -= 1
+            return answer
+        return PASS
+
+    return rule
+
+
+def http_answer(status: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + body
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _break(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
