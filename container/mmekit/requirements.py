@@ -1,7 +1,7 @@
-"""Whether the image meets a model's requirements.txt; nothing is installed.
+"""Whether an image meets a model's requirements.txt; nothing is installed.
 
-Reads pip's format (pip: "Requirements File Format"). Lines are compared with the installed
-distributions; what says where to install from has no meaning here.
+Reads pip's format (pip: "Requirements File Format"). Lines are compared with the distributions of an
+``Environment``, by default this one; what says where to install from has no meaning here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -34,6 +35,30 @@ _LOCATION = re.compile(r"[./]|[^\s@]+\.(whl|zip|tar\.gz)$|[a-z+]+:")
 _EGG = re.compile(r"#(?:.*&)?egg=([A-Za-z0-9._-]+)")
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """What is installed under one name; ``requires`` are lines of its metadata."""
+
+    name: str
+    version: str
+    requires: tuple[str, ...] = ()
+
+
+class Environment:
+    """Where a model would run: this interpreter and its distributions. Others override both."""
+
+    #: What markers are evaluated with, where it differs from this interpreter's (PEP 508).
+    markers: Mapping[str, str] = {}
+
+    def distribution(self, name: str) -> Distribution | None:
+        """Return what is installed under a name, None when nothing is."""
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            return None
+        return Distribution(found.metadata["Name"], found.version, tuple(found.requires or ()))
+
+
 def check(artifact: Artifact) -> None:
     """Raise ``ModelLoadError`` when the image does not meet the requirements of a model."""
     if artifact.requirements_file is None:
@@ -46,27 +71,27 @@ def check(artifact: Artifact) -> None:
         )
 
 
-def unmet(file: str | os.PathLike[str]) -> list[str]:
-    """Return a sentence for each requirement in a file that the installed distributions do not meet.
+def unmet(file: str | os.PathLike[str], environment: Environment | None = None) -> list[str]:
+    """Return a sentence for each requirement in a file that is not met, by default in this environment.
 
-    Markers are evaluated for this interpreter. Constraints (``-c``) apply to what the file
-    requires. Raises ``InvalidModel`` for a line that is no requirement, or an included file that
-    is not there.
+    Constraints (``-c``) apply to what the file requires. Raises ``InvalidModel`` for a line that is no
+    requirement, or an included file that is not there.
     """
+    environment = environment or Environment()
     path = Path(file)
     required = list(_requirements(path, "-r"))
     names = {canonicalize_name(requirement.name) for requirement in required}
     constraints = [each for each in _requirements(path, "-c") if canonicalize_name(each.name) in names]
-    return [sentence for each in (*required, *constraints) if (sentence := _why_unmet(each))]
+    return [sentence for each in (*required, *constraints) if (sentence := _why_unmet(each, environment))]
 
 
-def _why_unmet(requirement: Requirement, extra: str = "") -> str | None:
-    if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+def _why_unmet(requirement: Requirement, environment: Environment, extra: str = "") -> str | None:
+    if requirement.marker and not requirement.marker.evaluate({**environment.markers, "extra": extra}):
         return None
-    distribution = _installed(requirement.name)
+    distribution = _installed(requirement.name, environment)
     if distribution is None:
         return f"{requirement} is not installed"
-    installed = f"{distribution.metadata['Name']} {distribution.version}"
+    installed = f"{distribution.name} {distribution.version}"
     if requirement.url:
         _log.warning("%s comes from a URL; the installed %s is used.", requirement.name, installed)
         return None
@@ -76,29 +101,27 @@ def _why_unmet(requirement: Requirement, extra: str = "") -> str | None:
         return f"{requirement} cannot be compared with the installed {installed}"
     if not requirement.specifier.contains(version, prereleases=True):
         return f"{requirement} is required, {installed} is installed"
-    return _unmet_extra(requirement, distribution)
+    return _unmet_extra(requirement, distribution, environment)
 
 
-def _unmet_extra(requirement: Requirement, distribution: metadata.Distribution) -> str | None:
+def _unmet_extra(
+    requirement: Requirement, distribution: Distribution, environment: Environment
+) -> str | None:
     """Check what ``package[extra]`` adds; one level, as that is where a missing one is seen."""
     for extra in requirement.extras:
-        for line in distribution.requires or ():
+        for line in distribution.requires:
             added = Requirement(line)
             if added.marker is None or "extra" not in str(added.marker):
                 continue
-            if sentence := _why_unmet(added, extra):
+            if sentence := _why_unmet(added, environment, extra):
                 return f"{requirement}: {sentence}"
     return None
 
 
-def _installed(name: str) -> metadata.Distribution | None:
-    for candidate in (name, _SAME_PACKAGE.get(canonicalize_name(name))):
-        if candidate:
-            try:
-                return metadata.distribution(candidate)
-            except metadata.PackageNotFoundError:
-                pass
-    return None
+def _installed(name: str, environment: Environment) -> Distribution | None:
+    found = environment.distribution(name)
+    other = _SAME_PACKAGE.get(canonicalize_name(name))
+    return environment.distribution(other) if found is None and other else found
 
 
 def _requirements(path: Path, kind: str, depth: int = 0) -> Iterator[Requirement]:

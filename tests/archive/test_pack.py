@@ -152,6 +152,27 @@ def test_whatever_the_files_are_members_are_model_archivers(paths: set[str]) -> 
         assert contents(ours) == contents(theirs)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_folders_that_links_lead_to_are_packed_and_circles_are_refused(tmp_path: Path, form: str) -> None:
+    folder = model(tmp_path / "model")
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs/weights.bin").write_text("x")
+    (folder / "linked").symlink_to("../blobs")
+    assert pack(*options(folder, tmp_path, form)).returncode == 0
+    names = contents(tmp_path / f"my-model_1.0{SUFFIXES[form]}")
+    assert [name for name in names if name.endswith("linked/weights.bin")]
+    (folder / "circle").symlink_to("..")
+    assert "links must form no circle" in refused(*options(folder, tmp_path, form, "-f"))
+
+
+def test_a_name_that_is_not_utf_8_is_refused_not_a_traceback(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.bin")).write_text("x")
+    text = refused(*options(folder, tmp_path, "default"))
+    assert "Names must be UTF-8" in text
+    assert not list(tmp_path.glob("*.mar"))
+
+
 def test_without_an_export_path_the_current_folder_gets_the_archive(tmp_path: Path) -> None:
     folder = model(tmp_path / "model")
     (tmp_path / "here").mkdir()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmekit.server.estimates import UNKNOWN_LOAD_MS, Estimator, Subject, sizes_by_suffix
+from mmekit.needs import UNKNOWN_LOAD_MS, Subject, sizes_by_suffix
+from mmekit.server.estimates import Estimator
 
 MIB = 1024 * 1024
 XGBOOST = "mmekit_handlers.xgboost:XGBoostHandler"

@@ -2,11 +2,13 @@
 
 Zip (.mar, .model, .zip) and tar (.tar, .tar.gz, .tgz), told apart by their first bytes. Nothing is
 written here. zipfile and tarfile take as much memory as an archive says it needs; the limits below
-are checked before they are asked.
+are checked before they are asked. ``members`` refuses what is not to be trusted; ``raw_members`` has
+only those limits, for those who tell people all that is wrong.
 """
 
 from __future__ import annotations
 
+import enum
 import gzip
 import os
 import re
@@ -20,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from mmekit.errors import InvalidModel, ModelTooLarge
 
@@ -76,6 +78,35 @@ class Member:
     chunks: Callable[[], Iterator[bytes]]
 
 
+class Form(enum.Enum):
+    """What an archive is, by its first bytes."""
+
+    ZIP = "zip"
+    TAR = "tar"
+    TAR_GZ = "tar.gz"
+
+
+@dataclass(frozen=True)
+class RawMember:
+    """A member as the archive has it; its name may lead anywhere."""
+
+    name: str
+    #: The file's type as in ``st_mode``: S_IFREG, S_IFDIR, S_IFLNK …; 0 where a zip archive does not say.
+    #: A tar archive's hard link has S_IFLNK too; what else is neither file nor folder there, S_IFCHR.
+    kind: int
+    #: Permissions, as far as the archive has them.
+    mode: int
+    #: Bytes as the archive declares them.
+    size: int
+    #: The content of a file; to be read before the next member is asked for.
+    chunks: Callable[[], Iterator[bytes]]
+    #: Where a tar archive's link leads.
+    target: str = ""
+    #: Of zip archives: whether a password is needed, and the number of the compression's method.
+    encrypted: bool = False
+    method: int = zipfile.ZIP_STORED
+
+
 @contextmanager
 def refusing_broken(source: str) -> Iterator[None]:
     """Turn what reading a damaged archive raises into InvalidModel."""
@@ -98,6 +129,38 @@ def members(archive: Path, source: str, max_bytes: int) -> Generator[Member, Non
     links, devices, encrypted ones, more than 100 000 of them, or more than ``max_bytes`` declared.
     Wrap the whole loop in ``refusing_broken``.
     """
+    with _opened(archive, source) as (form, file):
+        if form is Form.ZIP:
+            # All of them first: most hostile archives are refused before anything is read.
+            raw = list(_zip_members(file, source))
+            found = (_trusted_zip_member(each, source) for each in raw)
+            for each in raw:
+                _check_zip_member(each, source)
+        else:
+            found = (_trusted_tar_member(each, source) for each in _tar_members(file, source))
+        yield from _within(found, source, max_bytes)
+
+
+def raw_members(archive: Path, source: str) -> Generator[RawMember, None, None]:
+    """Yield all members, whatever they are and wherever they would be written; few checks are made.
+
+    Raises InvalidModel for what is neither zip nor tar, and where an archive is damaged or its headers are
+    over the limits: what came before may still be told. Wrap the whole loop in ``refusing_broken``, and
+    mind number and sizes.
+    """
+    with _opened(archive, source) as (form, file):
+        yield from (_zip_members if form is Form.ZIP else _tar_members)(file, source)
+
+
+def form_of(archive: Path, source: str) -> Form:
+    """Return what an archive is. Raises InvalidModel for a file that is none, or cannot be read."""
+    with _opened(archive, source) as (form, _):
+        return form
+
+
+@contextmanager
+def _opened(archive: Path, source: str) -> Iterator[tuple[Form, IO[bytes]]]:
+    """Yield what an archive is, and its bytes: those of a tar.gz unzipped."""
     try:
         if not stat.S_ISREG(archive.stat().st_mode):  # opening a pipe would wait for its writer
             raise refusal(source, "it is no file")
@@ -110,20 +173,18 @@ def members(archive: Path, source: str, max_bytes: int) -> Generator[Member, Non
         head = file.read(512)
         file.seek(0)
         if head.startswith((b"PK\3\4", b"PK\5\6")):
-            found = _zip_members(file, source)
+            yield Form.ZIP, file
         elif head.startswith(b"\x1f\x8b"):
             with gzip.GzipFile(fileobj=file) as unzipped:
-                yield from _within(_tar_members(unzipped, source), source, max_bytes)
-            return
+                yield Form.TAR_GZ, cast("IO[bytes]", unzipped)
         elif head[257:262] == b"ustar":
-            found = _tar_members(file, source)
+            yield Form.TAR, file
         else:
             raise refusal(
                 source,
                 "expected a zip (.mar, .model, .zip) or a tar archive (.tar.gz, .tgz, .tar), found "
                 + (f"a file that starts with {head[:8]!r}" if head else "an empty file"),
             )
-        yield from _within(found, source, max_bytes)
 
 
 def _within(found: Iterator[Member], source: str, max_bytes: int) -> Iterator[Member]:
@@ -148,47 +209,59 @@ def too_large(source: str, max_bytes: int) -> ModelTooLarge:
     )
 
 
+def fault_of_name(name: str) -> str | None:
+    """Return what a name has that is not unpacked, such as ``an absolute path``; None when it is good."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/"):
+        return "an absolute path"
+    if ".." in parts:
+        return "a path that leads out of the archive"
+    if "\\" in name:
+        return "a path with a backslash; expected / between folders"
+    if "\0" in name:
+        return "a zero byte in its path"
+    if parts and re.match("[A-Za-z]:", parts[0]):
+        return "a drive letter"
+    if len(os.fsencode(name)) > 4096 or any(len(os.fsencode(part)) > 255 for part in parts):
+        return "a path longer than this system's limit"
+    if len(parts) > _MAX_DEPTH:
+        return f"a path of more than {_MAX_DEPTH} folders"
+    return None
+
+
 def _clean(name: str, source: str) -> str:
     """Return a member's path without empty parts. Raises InvalidModel when it leads out of the folder."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    wrong = None
-    if name.startswith("/"):
-        wrong = "an absolute path"
-    elif ".." in parts:
-        wrong = "a path that leads out of the archive"
-    elif "\\" in name:
-        wrong = "a path with a backslash; expected / between folders"
-    elif "\0" in name:
-        wrong = "a zero byte in its path"
-    elif parts and re.match("[A-Za-z]:", parts[0]):
-        wrong = "a drive letter"
-    elif len(os.fsencode(name)) > 4096 or any(len(os.fsencode(part)) > 255 for part in parts):
-        wrong = "a path longer than this system's limit"
-    elif len(parts) > _MAX_DEPTH:
-        wrong = f"a path of more than {_MAX_DEPTH} folders"
-    if wrong:
+    if wrong := fault_of_name(name):
         raise refusal(source, f"its member {name!r:.200} has {wrong}")
-    return "/".join(parts)
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 # --- zip -----------------------------------------------------------------------------------------
 
 
-def _zip_members(file: IO[bytes], source: str) -> Iterator[Member]:
+def _zip_members(file: IO[bytes], source: str) -> Iterator[RawMember]:
     _check_directory(file, source)
-    with zipfile.ZipFile(file) as opened:
-        infos = opened.infolist()
-        for info in infos:  # all of them first: most hostile archives are refused before anything is read
-            _check_zip_member(info, source)
-        for info in infos:
-            mode = info.external_attr >> 16
-            yield Member(
-                path=_clean(info.orig_filename, source),
-                is_folder=info.is_dir() or stat.S_ISDIR(mode),
-                executable=bool(mode & 0o111),
-                size=info.file_size,
-                chunks=partial(_zip_chunks, opened, info),
-            )
+    opened = zipfile.ZipFile(file)  # read as long as the file is open: contents are asked for at the end
+    for info in opened.infolist():
+        mode = info.external_attr >> 16
+        kind = stat.S_IFMT(mode)
+        yield RawMember(
+            name=info.orig_filename,
+            kind=stat.S_IFDIR if info.is_dir() and kind in (0, stat.S_IFREG) else kind,
+            mode=stat.S_IMODE(mode),
+            size=info.file_size,
+            chunks=partial(_zip_chunks, opened, info),
+            encrypted=bool(info.flag_bits & 0x2041),  # encrypted, strongly encrypted, names masked
+            method=info.compress_type,
+        )
+
+
+def _trusted_zip_member(raw: RawMember, source: str) -> Member:
+    return _member(raw, raw.kind == stat.S_IFDIR, source)
+
+
+def _member(raw: RawMember, is_folder: bool, source: str) -> Member:
+    return Member(_clean(raw.name, source), is_folder, bool(raw.mode & 0o111), raw.size, raw.chunks)
 
 
 def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
@@ -197,19 +270,18 @@ def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[byte
             yield chunk
 
 
-def _check_zip_member(info: zipfile.ZipInfo, source: str) -> None:
-    _clean(info.orig_filename, source)
-    if info.flag_bits & 0x2041:  # encrypted, strongly encrypted, names masked
-        raise refusal(source, f"its member {info.filename!r:.200} is encrypted")
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+def _check_zip_member(raw: RawMember, source: str) -> None:
+    _clean(raw.name, source)
+    if raw.encrypted:
+        raise refusal(source, f"its member {raw.name!r:.200} is encrypted")
+    if raw.kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise refusal(
-            source, f"its member {info.filename!r:.200} is {_kind(kind)}; expected files and folders"
+            source, f"its member {raw.name!r:.200} is {_kind(raw.kind)}; expected files and folders"
         )
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if raw.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise refusal(
             source,
-            f"its member {info.filename!r:.200} is compressed by method {info.compress_type}; expected "
+            f"its member {raw.name!r:.200} is compressed by method {raw.method}; expected "
             "stored or deflated, which is what zip and model-archiver do",
         )
 
@@ -254,7 +326,7 @@ def _check_directory(file: IO[bytes], source: str) -> None:
 class _Bounded:
     """A file for tarfile, which reads as many bytes for a header as the header asks for."""
 
-    def __init__(self, file: IO[bytes] | gzip.GzipFile, source: str) -> None:
+    def __init__(self, file: IO[bytes], source: str) -> None:
         self._file = file
         self._source = source
         #: How many more bytes may be read.
@@ -314,7 +386,7 @@ def _check_pax_header(content: bytes, source: str) -> None:
         raise refusal(source, "an extended header in it has too many digits in a row")
 
 
-def _tar_members(file: IO[bytes] | gzip.GzipFile, source: str) -> Iterator[Member]:
+def _tar_members(file: IO[bytes], source: str) -> Iterator[RawMember]:
     bounded = _Bounded(file, source)
     left = _MAX_HEADERS_BYTES
     with tarfile.TarFile(fileobj=bounded, tarinfo=_TarInfo) as opened:  # type: ignore[arg-type]  # reading needs no more of a file
@@ -329,15 +401,13 @@ def _tar_members(file: IO[bytes] | gzip.GzipFile, source: str) -> Iterator[Membe
             vars(opened)["pax_headers"] = {}
             if info is None:
                 break
-            if not info.isreg() and not info.isdir():
-                kind = "a link" if info.islnk() or info.issym() else "neither file nor folder"
-                raise refusal(source, f"its member {info.name!r:.200} is {kind}; expected files and folders")
-            yield Member(
-                path=_clean(info.name, source),
-                is_folder=info.isdir(),
-                executable=bool(info.mode & 0o111),
+            yield RawMember(
+                name=info.name,
+                kind=_kind_of(info),
+                mode=info.mode & 0o7777,
                 size=info.size,
                 chunks=partial(_tar_chunks, opened, info, bounded),
+                target=info.linkname,
             )
     # tarfile also stops where a header is not one, as if the archive ended there.
     if bounded.last != bytes(tarfile.BLOCKSIZE):
@@ -347,6 +417,21 @@ def _tar_members(file: IO[bytes] | gzip.GzipFile, source: str) -> Iterator[Membe
         left -= len(chunk)
         if left < 0 or chunk.strip(b"\0"):
             raise refusal(source, "something follows the end of its members")
+
+
+def _kind_of(info: tarfile.TarInfo) -> int:
+    if info.isreg():
+        return stat.S_IFREG
+    if info.isdir():
+        return stat.S_IFDIR
+    return stat.S_IFLNK if info.islnk() or info.issym() else stat.S_IFCHR
+
+
+def _trusted_tar_member(raw: RawMember, source: str) -> Member:
+    if raw.kind not in (stat.S_IFREG, stat.S_IFDIR):
+        kind = "a link" if raw.kind == stat.S_IFLNK else "neither file nor folder"
+        raise refusal(source, f"its member {raw.name!r:.200} is {kind}; expected files and folders")
+    return _member(raw, raw.kind == stat.S_IFDIR, source)
 
 
 def _tar_chunks(opened: tarfile.TarFile, info: tarfile.TarInfo, bounded: _Bounded) -> Iterator[bytes]:

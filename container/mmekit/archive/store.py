@@ -158,7 +158,7 @@ class ModelStore:
         from mmekit.archive.unpack import unpack
 
         unpack(archive, f"{url:.500}", folder / "model", self._max_bytes, self._check_open)
-        return Folder(str(_inner(folder / "model")), str(folder))
+        return Folder(str(model_folder(folder / "model")), str(folder))
 
     def _check_open(self) -> None:
         """Raises ServiceUnavailable when the store is closed: what has been begun is given up."""
@@ -224,7 +224,7 @@ def is_download(url: str) -> bool:
     return _URL.match(url) is not None
 
 
-def _inner(folder: Path) -> Path:
+def model_folder(folder: Path) -> Path:
     """Return the one folder that everything lies in when that is the model, else the folder itself.
 
     ``model-archiver --archive-format tgz`` packs below a folder with the model's name; MMS looks one

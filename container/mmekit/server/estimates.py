@@ -2,24 +2,16 @@
 
 A kind is a runtime with a file suffix. For each, memory is taken as ``base + ratio × file bytes``.
 Loads of small files teach the base, those of large ones the ratio; both jump up at once and come
-down slowly, so an estimate is a bound more often than a mean. The first guesses are measured
-figures (XGBoost, scikit-learn, PyTorch on CPU; a process forked from a warm template).
-Pure: nothing here reads a file or a clock, except ``sizes_by_suffix``.
+down slowly, so an estimate is a bound more often than a mean. The first guesses are those of ``needs``.
+Pure: nothing here reads a file or a clock.
 """
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-MIB = 1024 * 1024
-
-#: What a forked worker takes before its first model, in bytes (measured 5 to 8.5 MiB with page tables).
-WORKER_BYTES = 9 * MIB
-#: A load whose time nobody knows, in ms: far above what may run beside busy residents.
-UNKNOWN_LOAD_MS = 1000.0
+from mmekit.needs import MIB, UNKNOWN_LOAD_MS, Need, Subject, first_guess
 
 #: Archives that are remembered one by one.
 _MAX_ARCHIVES = 4096
@@ -31,38 +23,6 @@ _MARGIN_BYTES = MIB
 #: Each lower measurement takes this share of the way down; a higher load time half the way up.
 _FALL = 0.1
 _RISE_MS = 0.5
-#: Suffixes that tell kinds of model files apart; all others are one kind, so kinds stay few.
-_DATA_SUFFIXES = frozenset(
-    {".json", ".ubj", ".bst", ".model", ".pkl", ".pickle", ".joblib", ".skops", ".npy", ".npz"}
-    | {".pt", ".pth", ".pt2", ".bin", ".safetensors", ".onnx"}
-)
-#: Suffixes of code and notes: no model data.
-_CODE_SUFFIXES = frozenset((".py", ".pyc", ".txt", ".md", ".mf", ".cfg", ".ini", ".toml", ".yaml", ".yml"))
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is to be loaded, as far as its needs can depend on it.
-
-    ``runtime`` is the import string of the built-in handler or None; ``sizes`` the bytes of the
-    folder's files by suffix (``sizes_by_suffix``).
-    """
-
-    url: str
-    runtime: str | None
-    own_code: bool
-    sizes: tuple[tuple[str, int], ...]
-
-    @property
-    def data_bytes(self) -> int:
-        """Bytes of all model files."""
-        return sum(size for _, size in self.sizes)
-
-    @property
-    def kind(self) -> tuple[str, str]:
-        """Runtime and the suffix that most of the bytes have."""
-        largest = max(((size, suffix) for suffix, size in self.sizes), default=(0, ""))
-        return ("own code" if self.own_code else self.runtime or "image's handler", largest[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,47 +39,19 @@ class Estimate:
     least_bytes: int
 
 
-def sizes_by_suffix(path: str) -> tuple[tuple[str, int], ...]:
-    """Add up the model files of a folder by suffix; code and notes are left out.
-
-    Blocks, so it belongs off the event loop. Files that vanish meanwhile count as nothing.
-    """
-    sizes: dict[str, int] = {}
-    for name, size in _files(path):
-        suffix = os.path.splitext(name)[1].lower()
-        if suffix not in _CODE_SUFFIXES:
-            key = suffix if suffix in _DATA_SUFFIXES else ""
-            sizes[key] = sizes.get(key, 0) + size
-    return tuple(sorted(sizes.items()))
-
-
-def _files(path: str) -> Iterator[tuple[str, int]]:
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                yield name, os.stat(os.path.join(folder, name)).st_size
-            except OSError:
-                continue
-
-
 # --- what is known -----------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class _Kind:
-    """What loads of one kind need: memory ``base + ratio × bytes``, time ``base + rate × MiB``."""
+class _Kind(Need):
+    """What loads of one kind needed."""
 
-    base_bytes: float
-    ratio: float
-    base_ms: float
-    ms_per_mib: float
     loads: int = 0
 
-    def memory(self, size: int) -> float:
-        return self.base_bytes + self.ratio * size
-
-    def time_ms(self, size: int) -> float:
-        return self.base_ms + self.ms_per_mib * size / MIB
+    @classmethod
+    def unknown(cls, kind: tuple[str, str]) -> _Kind:
+        """Return what is known before the first load."""
+        return cls(*astuple(first_guess(*kind)))
 
     def learn(self, size: int, peak: int, load_ms: float) -> None:
         self.loads += 1
@@ -138,28 +70,6 @@ def _envelope(known: float, measured: float) -> float:
 
 def _average(known: float, measured: float) -> float:
     return known + (_RISE_MS if measured > known else _FALL) * (measured - known)
-
-
-#: First guesses of bytes needed per byte of file, whoever reads it: JSON is parsed into a tree of
-#: ten times its size, safetensors are mapped one to one, other files and their objects make two.
-_FIRST_RATIO = {".json": 10.0, ".safetensors": 1.0}
-_OTHER_RATIO = 2.0
-#: First guesses of ms and ms per MiB of file, by framework and suffix ("*": any other).
-_FIRST_MS = {
-    ("xgboost", ".json"): (2.0, 55.0),
-    ("xgboost", "*"): (2.0, 10.0),
-    ("sklearn", "*"): (2.0, 10.0),
-    ("pytorch", ".safetensors"): (4.0, 0.1),
-    ("pytorch", "*"): (14.0, 4.0),
-}
-_UNKNOWN_MS = (UNKNOWN_LOAD_MS, 10.0)
-
-
-def _first_guess(runtime: str, suffix: str) -> _Kind:
-    framework = runtime.partition(":")[0].rpartition(".")[2]
-    known = _FIRST_MS.get((framework, "*"), _UNKNOWN_MS)
-    base_ms, ms_per_mib = _FIRST_MS.get((framework, suffix), known)
-    return _Kind(8.0 * MIB, _FIRST_RATIO.get(suffix, _OTHER_RATIO), base_ms, ms_per_mib)
 
 
 @dataclass(slots=True)
@@ -187,7 +97,7 @@ class Estimator:
 
     def estimate(self, subject: Subject) -> Estimate:
         """Return what a load of this archive may need."""
-        kind = self._kinds.get(subject.kind) or _first_guess(*subject.kind)
+        kind = self._kinds.get(subject.kind) or _Kind.unknown(subject.kind)
         general = _general(kind, subject)
         archive = self._archives.get(subject)
         if archive is None:
@@ -204,7 +114,7 @@ class Estimator:
     def loaded(self, subject: Subject, peak_bytes: int, load_ms: float) -> None:
         """Learn from a load that succeeded: the most memory it took on the way, and its time."""
         self._archive(subject).learn(peak_bytes, load_ms)
-        kind = self._kinds.setdefault(subject.kind, _first_guess(*subject.kind))
+        kind = self._kinds.setdefault(subject.kind, _Kind.unknown(subject.kind))
         kind.learn(subject.data_bytes, peak_bytes, load_ms)
 
     def ran_out(self, subject: Subject, peak_bytes: int) -> None:
@@ -231,7 +141,7 @@ def _general(kind: _Kind, subject: Subject) -> Estimate:
     if not kind.loads:
         origin = f"first guess for {name}: {kind.ratio:g} × file + {kind.base_bytes / MIB:g} MiB"
         return Estimate(int(kind.memory(size)), load_ms, origin, int(kind.memory(size)))
-    least = int(_first_guess(*subject.kind).memory(size))
+    least = int(first_guess(*subject.kind).memory(size))
     origin = f"learned from {kind.loads} load{'' if kind.loads == 1 else 's'} of {name}"
     memory = int(kind.memory(size) * _MARGIN) + _MARGIN_BYTES
     return Estimate(memory, load_ms, origin, min(least, memory))

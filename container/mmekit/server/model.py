@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mmekit.config import setting_of
 from mmekit.errors import BadRequest, ServiceUnavailable
-from mmekit.server.estimates import Subject
+from mmekit.needs import Subject
 from mmekit.server.placement import Needs
 from mmekit.server.queues import MAX_BATCH, Batching, ModelQueue
 from mmekit.server.workers import Worker

@@ -22,9 +22,9 @@ from mmekit.errors import (
     ModelNotFound,
     ServiceUnavailable,
 )
+from mmekit.needs import Subject, sizes_by_suffix
 from mmekit.server.copies import Copies
 from mmekit.server.dispatcher import Dispatcher
-from mmekit.server.estimates import Subject, sizes_by_suffix
 from mmekit.server.model import Facts, Model, Registration, Scaling, State, check_name
 from mmekit.server.placement import Kind, Needs
 from mmekit.server.queues import ModelQueue, ServerQueue

@@ -23,6 +23,7 @@ from mmekit.worker.context import Context, Request, context_class
 from mmekit.worker.messages import Load
 from mmekit.worker.modules import ModelCode
 from mmekit.worker.service import Service
+from mmekit.worker.warm_up import warm_up
 from mmekit_handlers.base import Handler, Response
 from mmekit_handlers.functions import ARGUMENTS, UserFunctions
 from mmekit_handlers.transformer import Transformer
@@ -73,7 +74,7 @@ class LoadedModel:
 
 
 def load(message: Load, environ: Mapping[str, str]) -> LoadedModel:
-    """Load a model as ``message`` says; ``environ`` holds the handlers' settings.
+    """Load a model as ``message`` says, and warm it up; ``environ`` holds the handlers' settings.
 
     Raises ``ModelLoadError`` with what is wrong, ``InvalidModel`` for files that are no model, and
     whatever the user's code raises, ``SystemExit`` included. Nothing of a failed load stays.
@@ -83,6 +84,11 @@ def load(message: Load, environ: Mapping[str, str]) -> LoadedModel:
         environ = {**environ, "MMEKIT_GPU_ID": str(message.gpu_id)}
     model = _load(message, environ)
     model.max_response_bytes = message.max_response_bytes
+    try:
+        warm_up(model, message.path)
+    except BaseException:
+        model.close()
+        raise
     return model
 
 

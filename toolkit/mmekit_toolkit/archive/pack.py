@@ -88,7 +88,13 @@ def pack(order: Order) -> Path:
                 _write_zip(order, files, out)
     except OSError as error:
         raise PackError(
-            f"{order.target} cannot be written: {error.filename or order.export_path}: {error.strerror}."
+            f"{order.target} cannot be written: {error.filename or order.export_path}: "
+            f"{error.strerror or error}."
+        ) from error
+    except (UnicodeEncodeError, RuntimeError) as error:  # zipfile: a file that grew over 2 GiB meanwhile
+        raise PackError(
+            f"{order.target} cannot be written: {error}. Names must be UTF-8, and files must not change "
+            "while they are packed."
         ) from error
     return order.target
 
@@ -127,7 +133,7 @@ def _files(order: Order) -> Iterator[tuple[str, Path]]:
     """Yield the path of each file below the model's folder, and the file; sorted, links followed."""
     target = order.target.resolve()
     in_place = target == order.model_path.resolve()
-    for root, folders, files in os.walk(order.model_path):
+    for root, folders, files in os.walk(order.model_path, followlinks=True):
         folders[:] = sorted(
             name
             for name in folders
@@ -135,11 +141,23 @@ def _files(order: Order) -> Iterator[tuple[str, Path]]:
             and not name.startswith(".")
             and (in_place or Path(root, name).resolve() != target)
         )
+        _check_circle(Path(root), folders)
         for name in sorted(files):
             file = Path(root, name)
             if name == "MANIFEST.json" or name.endswith(_LEFT_OUT_SUFFIXES) or file.resolve() == target:
                 continue
             yield file.relative_to(order.model_path).as_posix(), file
+
+
+def _check_circle(root: Path, folders: list[str]) -> None:
+    """Refuse links to a folder that they lie in: what they show has no end."""
+    here = root.resolve()
+    for name in folders:
+        if (inner := (root / name).resolve()) == here or inner in here.parents:
+            raise PackError(
+                f"{root / name} leads back to a folder that it is in: links must form no circle. Delete the "
+                "link."
+            )
 
 
 @contextmanager
