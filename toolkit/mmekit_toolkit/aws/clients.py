@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -16,6 +17,9 @@ from mmekit_toolkit.errors import CredentialsError, ToolkitError
 #: Attempts of one call, the first included. botocore's standard mode waits between them: a random share of
 #: 1, 2, 4 … s, at most 20 s (botocore.retries.standard.ExponentialBackoff).
 ATTEMPTS = 8
+#: Services whose calls the client does not repeat by itself: a model may have had the call, and a lost answer
+#: of 70 s would be waited for eight times.
+_CALLED_ONCE = frozenset({"sagemaker-runtime"})
 #: A model's answer may take 60 s (botocore: InvokeEndpoint).
 _READ_TIMEOUT_S = 70
 
@@ -32,28 +36,31 @@ class Aws:
     def client(self, service: str) -> Any:  # Any: boto3 makes its clients at run time
         """Return a service's client. Raises ToolkitError without a region, CredentialsError without keys."""
         if service not in self._made:
-            from botocore.config import Config
-
-            if self.session.region_name is None:
-                raise ToolkitError(
-                    "no AWS region is set: give --region, write `region:` into the file, or set AWS_REGION."
-                )
-            if self.session.get_credentials() is None:
-                raise CredentialsError(
-                    "no AWS credentials were found. Sign in (`aws sso login`, `aws configure`), choose a "
-                    "profile with --profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; a local "
-                    "endpoint takes any values."
-                )
-            self._made[service] = self.session.client(
-                service,
-                endpoint_url=self.endpoint_url,
-                config=Config(
-                    retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                    read_timeout=_READ_TIMEOUT_S,
-                    user_agent_extra=f"mmekit/{__version__}",
-                ),
-            )
+            self._made[service] = self._make(service)
         return self._made[service]
+
+    def _make(self, service: str) -> Any:
+        from botocore.config import Config
+
+        region = self.region_name
+        if self.session.get_credentials() is None:
+            raise CredentialsError(
+                "no AWS credentials were found. Sign in (`aws sso login`, `aws configure`), choose a "
+                "profile with --profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; a local "
+                "endpoint takes any values."
+            )
+        attempts = 1 if service in _CALLED_ONCE else ATTEMPTS
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            read_timeout=_READ_TIMEOUT_S,
+            user_agent_extra=f"mmekit/{__version__}",
+        )
+        client = self.session.client(service, region, endpoint_url=self.endpoint_url, config=config)
+        if service == "s3" and not is_amazon(client.meta.endpoint_url):
+            # Only AWS has a host name for each bucket; an address that is no IP would be given one, too.
+            config = config.merge(Config(s3={"addressing_style": "path"}))
+            client = self.session.client(service, region, endpoint_url=self.endpoint_url, config=config)
+        return client
 
     @property
     def session(self) -> Any:
@@ -69,7 +76,18 @@ class Aws:
     @property
     def region_name(self) -> str:
         """The region that calls go to. Raises ToolkitError when none is set."""
-        return str(self.client("sts").meta.region_name)
+        if self.region:
+            return self.region  # without boto3, which takes long to import
+        if self.session.region_name is None:
+            raise ToolkitError(
+                "no AWS region is set: give --region, write `region:` into the file, or set AWS_REGION."
+            )
+        return str(self.session.region_name)
+
+    @property
+    def partition(self) -> str:
+        """The region's partition, the second part of its ARNs: ``aws``, ``aws-cn``, …"""
+        return str(self.session.get_partition_for_region(self.region_name))
 
     @property
     def account(self) -> str:
@@ -81,6 +99,12 @@ class Aws:
     def in_region(self, region: str | None) -> Aws:
         """Return the same with this region, where the caller named none."""
         return self if region is None or self.region else Aws(region, self.profile, self.endpoint_url)
+
+
+def is_amazon(url: str) -> bool:
+    """Say whether an address is AWS's own, and not that of a local endpoint or another stand-in."""
+    host = urlsplit(url).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
 
 
 def aws_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,12 +1,17 @@
-"""What botocore's errors mean for a person: one sentence and what to do."""
+"""What botocore's errors mean for a person: one sentence and what to do.
+
+botocore itself is imported when there is an error to explain: commands' help does without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from botocore import exceptions as botocore
+from typing import TYPE_CHECKING
 
 from mmekit_toolkit.errors import CredentialsError, ToolkitError
+
+if TYPE_CHECKING:
+    from botocore import exceptions as botocore
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _UNKNOWN_KEY = {
@@ -16,7 +21,8 @@ _UNKNOWN_KEY = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
-_DENIED = {
+#: Codes of a refusal for want of permission; each service has its own.
+DENIED = {
     "AccessDenied",
     "AccessDeniedException",
     "AllAccessDisabled",
@@ -35,6 +41,9 @@ _THROTTLED = {
     "TooManyRequestsException",
 }
 
+#: Of an answer that is not AWS's.
+_SHOWN_CHARACTERS = 100
+
 
 def code(error: botocore.ClientError) -> str:
     """Return the error's code, such as ``ValidationException``."""
@@ -48,10 +57,12 @@ def text(error: botocore.ClientError) -> str:
 
 def explain(error: Exception) -> ToolkitError | None:
     """Return the error with an explanation in place of botocore's, None for what is not botocore's."""
+    from botocore import exceptions as botocore
+
     if isinstance(error, botocore.ClientError):
         return _explain_answer(error)
-    for kind, explanation in _OTHERS.items():
-        if isinstance(error, kind):
+    for name, explanation in _OTHERS.items():
+        if isinstance(error, getattr(botocore, name)):
             return explanation(error)
     if isinstance(error, botocore.BotoCoreError):
         return ToolkitError(f"{error}")
@@ -70,7 +81,7 @@ def _explain_answer(error: botocore.ClientError) -> ToolkitError:
             f"{operation}: AWS does not accept the credentials ({text(error)}). Check the key, its secret "
             "and this machine's clock: `aws sts get-caller-identity` must answer."
         )
-    if what in _DENIED:
+    if what in DENIED:
         return CredentialsError(
             f"{operation}: not allowed ({text(error)}). `mmekit iam deployer` prints the policy that the "
             "commands need."
@@ -80,6 +91,12 @@ def _explain_answer(error: botocore.ClientError) -> ToolkitError:
         return ToolkitError(
             f"{operation}: AWS throttles this account's calls ({what}, {attempts} attempts). Run the command "
             "again in a minute: what it did is kept."
+        )
+    if what.isdigit():
+        return ToolkitError(
+            f"{operation}: the answer was HTTP {what} and none of AWS's own "
+            f"({text(error)[:_SHOWN_CHARACTERS]!r}). Is there a proxy in between, or another address in "
+            "AWS_ENDPOINT_URL than meant?"
         )
     return ToolkitError(f"{operation}: {text(error)} ({what})")
 
@@ -96,15 +113,15 @@ def _no_credentials(error: Exception) -> ToolkitError:
     )
 
 
-#: Kind of error → how it is explained; the first that fits.
-_OTHERS: dict[type[Exception], Callable[[Exception], ToolkitError]] = {
-    botocore.NoCredentialsError: _no_credentials,
-    botocore.PartialCredentialsError: _no_credentials,
-    botocore.CredentialRetrievalError: _no_credentials,
-    botocore.TokenRetrievalError: _no_credentials,
-    botocore.SSOError: _no_credentials,
-    botocore.ProfileNotFound: _no_credentials,
-    botocore.EndpointConnectionError: _no_answer,
-    botocore.HTTPClientError: _no_answer,
-    botocore.ConnectionError: _no_answer,
+#: botocore's name of an error → how it is explained; the first that fits.
+_OTHERS: dict[str, Callable[[Exception], ToolkitError]] = {
+    "NoCredentialsError": _no_credentials,
+    "PartialCredentialsError": _no_credentials,
+    "CredentialRetrievalError": _no_credentials,
+    "TokenRetrievalError": _no_credentials,
+    "SSOError": _no_credentials,
+    "ProfileNotFound": _no_credentials,
+    "EndpointConnectionError": _no_answer,
+    "HTTPClientError": _no_answer,
+    "ConnectionError": _no_answer,
 }

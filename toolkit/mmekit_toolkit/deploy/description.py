@@ -1,7 +1,8 @@
 """What one YAML file says of an endpoint: the schema, as types.
 
-``file`` reads it, ``plan`` makes requests of it. Names in the file are those of the fields; each has its
-unit, or the AWS member that it becomes.
+``file`` reads it, ``plan`` makes requests of it. Each field has its meaning, its unit in its name, and the
+member of AWS's API that it becomes (`aws`): what botocore's service model says of that member holds for the
+field, too. ``schema`` prints all of it, for editors and for people.
 """
 
 from __future__ import annotations
@@ -10,19 +11,46 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-#: An endpoint's name; nine characters of SageMaker's 63 are for the hash in the names of models and
-#: configurations (botocore: EndpointName).
-Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9](-*[a-zA-Z0-9])*$", max_length=54)]
-Variant = Annotated[str, Meta(pattern="^[a-zA-Z0-9](-*[a-zA-Z0-9])*$", max_length=63)]
-#: An ARN, or the name of a role in the caller's account.
-Role = Annotated[str, Meta(min_length=1, max_length=2048)]
-Image = Annotated[str, Meta(pattern=r"^\S+$", max_length=255)]
-Prefix = Annotated[str, Meta(pattern="^s3://[^/]+/(.*/)?$", max_length=1024)]
-InstanceType = Annotated[str, Meta(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
-Percent = Annotated[float, Meta(ge=0, le=100)]
-Seconds = Annotated[int, Meta(ge=0)]
-#: Of one start or download (botocore: ProductionVariant).
-StartSeconds = Annotated[int, Meta(ge=60, le=3600)]
+#: Key in `Meta.extra` of the member that a field becomes: ``service.Operation.Member``.
+AWS = "aws"
+#: Key of what a value must look like, in words.
+EXPECTED = "expected"
+#: Key of the reason for a limit.
+WHY = "why"
+#: Characters of an endpoint's name. SageMaker's names have 63; nine are for the hyphen and the hash that end
+#: the names of models and configurations.
+NAME_CHARACTERS = 63 - 9
+
+
+def aws(path: str) -> Meta:
+    """Return what makes the constraints of a member, ``sagemaker.CreateModel.ModelName``, the field's."""
+    return Meta(extra={AWS: path})
+
+
+def doc(text: str) -> Meta:
+    """Return a field's meaning."""
+    return Meta(description=text)
+
+
+Count = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+StepPercent = Annotated[int, Meta(ge=1, le=50)]
+Percent = Annotated[float, Meta(gt=0, le=100)]
+Image = Annotated[str, aws("sagemaker.CreateModel.PrimaryContainer.Image"), Meta(min_length=1)]
+Prefix = Annotated[
+    str,
+    aws("sagemaker.CreateModel.PrimaryContainer.ModelDataUrl"),
+    Meta(
+        pattern="^s3://[^/]+/(.*/)?$",
+        extra={EXPECTED: "an S3 prefix that ends with a slash, such as s3://bucket/models/"},
+    ),
+]
+Environment = Annotated[dict[str, str], aws("sagemaker.CreateModel.PrimaryContainer.Environment")]
+#: Of a model's containers.
+Subnets = Annotated[list[str], aws("sagemaker.CreateModel.VpcConfig.Subnets")]
+SecurityGroups = Annotated[list[str], aws("sagemaker.CreateModel.VpcConfig.SecurityGroupIds")]
+_VARIANTS = "sagemaker.CreateEndpointConfig.ProductionVariants[]."
+_BLUE_GREEN = "sagemaker.UpdateEndpoint.DeploymentConfig.BlueGreenUpdatePolicy."
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -30,110 +58,177 @@ class Part(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Vpc(Part, frozen=True, kw_only=True):
-    """``VpcConfig`` of the models: at least two subnets, in different zones, are AWS's advice."""
+    """The VPC that the containers are attached to (``VpcConfig``)."""
 
-    subnets: Annotated[list[str], Meta(min_length=1, max_length=16)]
-    security_groups: Annotated[list[str], Meta(min_length=1, max_length=5)]
+    subnets: Annotated[Subnets, doc("Subnets, at least two in different zones.")]
+    security_groups: Annotated[SecurityGroups, doc("Security groups of the containers.")]
 
 
 class PrivateLink(Part, frozen=True, kw_only=True):
-    """Interface endpoints through which a VPC's own machines reach SageMaker without the internet."""
+    """VPC endpoints through which a VPC's own machines reach SageMaker and S3 without the internet.
 
-    vpc: str
-    subnets: Annotated[list[str], Meta(min_length=1)]
-    security_groups: Annotated[list[str], Meta(min_length=1)]
-    #: runtime is InvokeEndpoint, api the control plane, s3 a gateway that models are fetched through.
-    services: list[Literal["runtime", "api", "s3"]] = field(default_factory=lambda: ["runtime"])
-    #: Route tables of the gateway for s3.
-    route_tables: list[str] = []
-    private_dns: bool = True
+    One that is there already, whoever made it, is used as it is.
+    """
+
+    vpc: Annotated[str, doc("The VPC whose machines call.")]
+    subnets: Annotated[list[str], doc("Subnets of the interface endpoints.")] = []
+    security_groups: Annotated[list[str], doc("Security groups of the interface endpoints.")] = []
+    services: Annotated[
+        list[Literal["runtime", "api", "s3"]],
+        Meta(min_length=1),
+        doc("runtime: InvokeEndpoint; api: the control plane; s3: a gateway for archives."),
+    ] = field(default_factory=lambda: ["runtime"])
+    route_tables: Annotated[list[str], doc("Route tables of the gateway for s3.")] = []
+    private_dns: Annotated[bool, doc("AWS's usual host names lead to the interface endpoints.")] = True
 
 
 class Autoscaling(Part, frozen=True, kw_only=True):
-    """Application Auto Scaling of a variant's instances: target tracking."""
+    """Target tracking of a variant's number of instances; exactly one of the three targets is given."""
 
-    min: Annotated[int, Meta(ge=1)]
-    max: Annotated[int, Meta(ge=1)]
-    #: SageMakerVariantInvocationsPerInstance: calls a minute and instance, over all models.
-    invocations_per_instance: Annotated[float, Meta(gt=0)] | None = None
-    #: SageMakerVariantConcurrentRequestsPerModelHighResolution.
-    concurrent_requests_per_model: Annotated[float, Meta(gt=0)] | None = None
-    #: MemoryUtilization of /aws/sagemaker/Endpoints; AWS's advice where models come and go is 80.
-    memory_percent: Percent | None = None
-    scale_out_cooldown_s: Seconds = 300
-    scale_in_cooldown_s: Seconds = 300
-    scale_in: bool = True
+    min: Annotated[
+        Count, aws("application-autoscaling.RegisterScalableTarget.MinCapacity"), doc("Fewest instances.")
+    ]
+    max: Annotated[
+        Count, aws("application-autoscaling.RegisterScalableTarget.MaxCapacity"), doc("Most instances.")
+    ]
+    invocations_per_instance: Annotated[
+        Positive | None, doc("Target: calls a minute and instance, over all models.")
+    ] = None
+    concurrent_requests_per_model: Annotated[
+        Positive | None, doc("Target: requests in flight and queued, by the 10 s metric.")
+    ] = None
+    memory_percent: Annotated[
+        Percent | None, doc("Target: memory in use; AWS advises 80 where models come and go.")
+    ] = None
+    scale_out_cooldown_s: Annotated[int, Meta(ge=0), doc("Seconds between two steps up.")] = 300
+    scale_in_cooldown_s: Annotated[int, Meta(ge=0), doc("Seconds between two steps down.")] = 300
+    scale_in: Annotated[bool, doc("false: instances are added only.")] = True
 
 
 class Alarms(Part, frozen=True, kw_only=True):
-    """CloudWatch alarms of a variant; those that are given are made. They also roll an update back."""
+    """CloudWatch alarms of a variant; those whose threshold is given are made."""
 
-    #: ModelLatency, 99th percentile, in milliseconds.
-    model_latency_p99_ms: Annotated[float, Meta(gt=0)] | None = None
-    #: Invocation5XXErrors, share of calls.
-    errors_5xx_percent: Percent | None = None
-    #: Invocation4XXErrors, share of calls.
-    errors_4xx_percent: Percent | None = None
-    #: ModelCacheHit: below this share models thrash.
-    cache_hit_percent: Percent | None = None
-    #: MemoryUtilization and DiskUtilization of /aws/sagemaker/Endpoints.
-    memory_percent: Percent | None = None
-    disk_percent: Percent | None = None
-    #: Minutes in a row.
-    minutes: Annotated[int, Meta(ge=1, le=1440)] = 5
-    #: SNS topics (ARNs) that are told.
-    notify: list[str] = []
+    model_latency_p99_ms: Annotated[Positive | None, doc("99th percentile of ModelLatency above this.")] = (
+        None
+    )
+    errors_5xx_percent: Annotated[Percent | None, doc("Share of calls with a 5XX answer above this.")] = None
+    errors_4xx_percent: Annotated[Percent | None, doc("Share of calls with a 4XX answer above this.")] = None
+    cache_hit_percent: Annotated[
+        Percent | None,
+        doc(
+            "Share of calls whose model was in memory below this. Rolls no update back: new fleets are empty."
+        ),
+    ] = None
+    memory_percent: Annotated[Percent | None, doc("MemoryUtilization above this.")] = None
+    disk_percent: Annotated[Percent | None, doc("DiskUtilization above this.")] = None
+    minutes: Annotated[Count, Meta(le=1440), doc("Minutes in a row before an alarm.")] = 5
+    notify: Annotated[
+        list[str],
+        aws("cloudwatch.PutMetricAlarm.AlarmActions"),
+        doc("ARNs of SNS topics that are told."),
+    ] = []
 
 
 class VariantDescription(Part, frozen=True, kw_only=True):
-    """One production variant; what it leaves out is the file's own."""
+    """A production variant: a fleet of equal instances. What it leaves out is the file's own."""
 
-    name: Variant = "AllTraffic"
-    instance_type: InstanceType
-    instances: Annotated[int, Meta(ge=1)] = 1
-    weight: Annotated[float, Meta(ge=0)] = 1.0
-    volume_gb: Annotated[int, Meta(ge=1, le=512)] | None = None
-    download_timeout_s: StartSeconds | None = None
-    startup_timeout_s: StartSeconds | None = None
-    image: Image | None = None
-    models: Prefix | None = None
-    environment: dict[str, str] | None = None
-    autoscaling: Autoscaling | None = None
-    alarms: Alarms | None = None
+    name: Annotated[
+        str,
+        aws(_VARIANTS + "VariantName"),
+        Meta(min_length=1),
+        doc("Name of the variant, in metrics and logs, too."),
+    ] = "AllTraffic"
+    instance_type: Annotated[str, aws(_VARIANTS + "InstanceType"), doc("Such as ml.m5.xlarge.")]
+    instances: Annotated[
+        int,
+        aws(_VARIANTS + "InitialInstanceCount"),
+        doc("Number of instances; with autoscaling, at the start."),
+    ] = 1
+    weight: Annotated[
+        float, aws(_VARIANTS + "InitialVariantWeight"), doc("Share of calls, relative to other variants.")
+    ] = 1.0
+    volume_gb: Annotated[
+        int | None,
+        aws(_VARIANTS + "VolumeSizeInGB"),
+        doc("Storage of an instance for archives; not for types with NVMe of their own."),
+    ] = None
+    download_timeout_s: Annotated[
+        int | None, aws(_VARIANTS + "ModelDataDownloadTimeoutInSeconds"), doc("Of one archive.")
+    ] = None
+    startup_timeout_s: Annotated[
+        int | None,
+        aws(_VARIANTS + "ContainerStartupHealthCheckTimeoutInSeconds"),
+        doc("Until the container must answer /ping."),
+    ] = None
+    image: Annotated[Image | None, doc("In place of the file's.")] = None
+    models: Annotated[Prefix | None, doc("In place of the file's.")] = None
+    environment: Annotated[Environment | None, doc("Over the file's: a name here wins.")] = None
+    autoscaling: Annotated[Autoscaling | None, doc("Left out: the number of instances is fixed.")] = None
+    alarms: Annotated[Alarms | None, doc("Left out: none.")] = None
 
 
 class Update(Part, frozen=True, kw_only=True):
-    """How ``mmekit update`` moves traffic (botocore: BlueGreenUpdatePolicy)."""
+    """How ``mmekit update`` moves traffic to a new fleet (``BlueGreenUpdatePolicy``)."""
 
-    traffic: Literal["all-at-once", "canary", "linear"] = "all-at-once"
-    #: Share of the instances of the first step, or of each.
-    step_percent: Annotated[int, Meta(ge=1, le=50)] = 10
-    wait_s: Annotated[int, Meta(ge=0, le=3600)] = 300
-    #: Before the old fleet ends.
-    termination_wait_s: Annotated[int, Meta(ge=0, le=3600)] = 0
-    timeout_s: Annotated[int, Meta(ge=600, le=28800)] = 14400
-    #: The endpoint's own alarms roll the update back.
-    rollback_on_alarms: bool = True
+    traffic: Annotated[
+        Literal["all-at-once", "canary", "linear"], doc("In one step, in two, or in equal steps.")
+    ] = "all-at-once"
+    step_percent: Annotated[
+        StepPercent | None, doc("Share of the new fleet in the first step, or in each. [10]")
+    ] = None
+    wait_s: Annotated[
+        int,
+        aws(_BLUE_GREEN + "TrafficRoutingConfiguration.WaitIntervalInSeconds"),
+        doc("Seconds that alarms are watched after each step."),
+    ] = 300
+    termination_wait_s: Annotated[
+        int, aws(_BLUE_GREEN + "TerminationWaitInSeconds"), doc("Seconds until the old fleet ends.")
+    ] = 0
+    timeout_s: Annotated[
+        int, aws(_BLUE_GREEN + "MaximumExecutionTimeoutInSeconds"), doc("Seconds of the whole update.")
+    ] = 14400
+    rollback_on_alarms: Annotated[
+        bool, doc("The endpoint's alarms (all but cache_hit_percent) roll the update back.")
+    ] = True
 
 
 class Description(Part, frozen=True, kw_only=True):
     """An endpoint: the whole file."""
 
-    name: Name
-    #: In ECR, by tag or by digest; a tag is resolved when it is deployed.
-    image: Image
-    role: Role
-    #: The prefix below which archives lie, with its slash.
-    models: Prefix
-    variants: Annotated[list[VariantDescription], Meta(min_length=1, max_length=10)]
-    region: str | None = None
-    #: ModelCacheSetting: false for very many models that are used once.
-    cache: bool = True
-    environment: Annotated[dict[str, str], Meta(max_length=100)] = {}
-    network_isolation: bool = False
-    vpc: Vpc | None = None
-    #: Encrypts the instances' volumes (not those with NVMe of their own).
-    kms_key: str | None = None
-    private_link: PrivateLink | None = None
-    update: Update = Update()
-    tags: dict[str, str] = {}
+    name: Annotated[
+        str,
+        aws("sagemaker.CreateEndpoint.EndpointName"),
+        Meta(
+            min_length=1,
+            max_length=NAME_CHARACTERS,
+            extra={WHY: "SageMaker takes 63, and the names of models end with a hyphen and eight digits"},
+        ),
+        doc(f"Name of the endpoint, at most {NAME_CHARACTERS} characters: others are made of it."),
+    ]
+    image: Annotated[Image, doc("Image in ECR, by tag or digest; a tag is resolved to its digest.")]
+    role: Annotated[
+        str, Meta(min_length=1), doc("Execution role: its ARN, or the name of one in the caller's account.")
+    ]
+    models: Annotated[Prefix, doc("The S3 prefix below which archives lie; it ends with a slash.")]
+    variants: Annotated[
+        list[VariantDescription],
+        aws("sagemaker.CreateEndpointConfig.ProductionVariants"),
+        doc("One or more fleets."),
+    ]
+    region: Annotated[str | None, doc("AWS region. Left out: --region, AWS_REGION or the profile's.")] = None
+    cache: Annotated[bool, doc("ModelCacheSetting; false for very many models that are used once each.")] = (
+        True
+    )
+    environment: Annotated[Environment, doc("Variables of the container. No secrets: they can be read.")] = {}
+    network_isolation: Annotated[bool, doc("The container has no network; archives come all the same.")] = (
+        False
+    )
+    vpc: Annotated[Vpc | None, doc("Left out: SageMaker's own network.")] = None
+    kms_key: Annotated[
+        str | None,
+        aws("sagemaker.CreateEndpointConfig.KmsKeyId"),
+        doc("Key that encrypts the instances' volumes."),
+    ] = None
+    private_link: Annotated[PrivateLink | None, doc("Left out: none.")] = None
+    update: Annotated[Update, doc("How updates are made.")] = Update()
+    tags: Annotated[dict[str, str], doc("Tags of all that is made, beside mmekit's own.")] = {}

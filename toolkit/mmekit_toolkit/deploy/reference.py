@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmekit_toolkit.deploy import file
 from mmekit_toolkit.deploy.description import Description
 from mmekit_toolkit.errors import NotFound
 
@@ -35,5 +34,7 @@ def resolve(text: str) -> Reference:
     path = Path(text)
     if not path.is_file():
         raise NotFound(f"there is no file {text}. Expected an endpoint's name, or the YAML file of one.")
+    from mmekit_toolkit.deploy import file  # and with it YAML, which the base install lacks
+
     description = file.read(path)
     return Reference(description.name, description)
