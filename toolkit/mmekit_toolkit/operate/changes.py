@@ -1,0 +1,87 @@
+"""Uploads and removes, and tells of it: asks first, shows what a dry run would do, says how far one came."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import click
+
+from mmekit_toolkit.archive.findings import count
+from mmekit_toolkit.archive.sizes import shown_bytes
+from mmekit_toolkit.aws import s3
+from mmekit_toolkit.aws.clients import Aws
+from mmekit_toolkit.aws.s3 import Location
+from mmekit_toolkit.errors import ToolkitError
+from mmekit_toolkit.operate import naming, uploads
+from mmekit_toolkit.operate.archives import Archive
+from mmekit_toolkit.operate.catalog import Entry
+from mmekit_toolkit.operate.endpoint import Models
+
+#: Dates in S3 are whole seconds, and the newest version of a name is the current one.
+_DATE_STEP_S = 1.0
+
+
+def upload(
+    aws: Aws, archives: Sequence[Archive], place: Models, *, check: bool, dry_run: bool
+) -> Iterator[Archive]:
+    """Upload what is not there yet, in this order; yield each archive when it is there.
+
+    Nothing goes up before all were looked at: raises ToolkitError for names that cannot be used, FaultsFound
+    for archives with faults, KeyboardInterrupt that says what was uploaded.
+    """
+    for archive in archives:
+        naming.check(archive.name, place.prefix.key)
+    missing = {archive for archive in archives if not uploads.is_there(aws, archive, place.prefix)}
+    if check:
+        from mmekit_toolkit.operate import faults  # what looks into archives takes long to import
+
+        faults.insist_on_none([archive for archive in archives if archive in missing], place.volume_gb)
+    done: list[Archive] = []
+    with _saying_how_far(len(archives), done):
+        for archive in archives:
+            size = shown_bytes(archive.size_bytes)
+            if archive not in missing:
+                click.echo(f"{archive.target} is there already.", err=True)
+            elif dry_run:
+                click.echo(f"{archive.target} would be uploaded ({size}).", err=True)
+            else:
+                if any(archive.name == other.name for other in done if other in missing):
+                    time.sleep(_DATE_STEP_S)  # two versions of one second would have no order
+                uploads.upload(aws, archive, place.prefix)
+                click.echo(f"{archive.target} uploaded ({size}) to {place.prefix}.", err=True)
+            done.append(archive)
+            yield archive
+
+
+def remove(aws: Aws, entries: Sequence[Entry], prefix: Location, yes: bool, dry_run: bool) -> None:
+    """Remove objects after asking. Raises ToolkitError where nobody can be asked, click.Abort for a no."""
+    total = shown_bytes(sum(entry.object.size_bytes for entry in entries))
+    number = count(len(entries), "object")
+    for entry in entries:
+        current = "  (current version)" if entry.current else ""
+        click.echo(f"  {entry.target}  {shown_bytes(entry.object.size_bytes)}{current}", err=True)
+    if dry_run:
+        click.echo(f"{number} ({total}) would be removed from {prefix}.", err=True)
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ToolkitError(f"{number} would be removed and there is no terminal to ask at: give --yes.")
+        click.confirm(f"Remove {number} ({total}) from {prefix}?", abort=True, err=True)
+    s3.delete(aws, prefix, [entry.target for entry in entries])
+    click.echo(
+        f"Removed {number} ({total}). Instances that have one loaded serve it until they evict it.", err=True
+    )
+
+
+@contextlib.contextmanager
+def _saying_how_far(of: int, done: Sequence[Archive]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted: {len(done)} of {of} archives are there, of the next one nothing is left. Run the "
+            "command again: it goes on from there."
+        ) from None
