@@ -1,0 +1,125 @@
+"""The kit's HTTP: answers as they came, and an end to everything."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mmekit_toolkit.contract import probe
+from mmekit_toolkit.contract.wire import Answer, Deadline, Request, Server, Unanswered
+
+Talk = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def listening(talk: Talk) -> Iterator[Server]:
+    """Start a server of one connection; it has read the request's head when it talks."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                talk(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", Deadline(30))
+        finally:
+            thread.join(10)
+
+
+_LIST = Request("GET", "/models")
+
+
+def ask(talk: Talk, request: Request = _LIST, timeout_s: float = 5) -> Answer:
+    with listening(talk) as server:
+        return server.send(request, timeout_s)
+
+
+def dripping(connection: socket.socket) -> None:
+    """Send a head that never ends, a byte at a time."""
+    with contextlib.suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        for _ in range(600):
+            connection.sendall(b"a")
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"", "the connection was cut without an answer"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour",
+            "the connection was cut after 4 bytes of the body",
+        ),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP answer: BadStatusLine SSH-2.0-OpenSSH_9.2"),
+    ],
+)
+def test_what_is_no_complete_answer_is_told(said: bytes, why: str) -> None:
+    with pytest.raises(Unanswered) as raised:
+        ask(lambda connection: connection.sendall(said))
+    assert raised.value.why.strip() == why
+
+
+def test_an_answer_that_drips_ends_at_the_deadline() -> None:
+    began = time.monotonic()
+    with pytest.raises(Unanswered) as raised:
+        ask(dripping, timeout_s=0.5)
+    assert raised.value.why == "no complete answer within 0.5 s"
+    assert time.monotonic() - began < 5
+
+
+def test_a_check_that_is_over_sends_no_request_that_waits() -> None:
+    server = Server("http://127.0.0.1:9", Deadline(0))
+    with pytest.raises(Unanswered):
+        server.ping()
+
+
+def test_a_refusal_before_the_body_is_read_is_the_answer() -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+
+    answer = ask(refuse, Request("POST", "/models/a/invoke", {}, b"\0" * 6_291_456))
+    assert answer.status == 413
+
+
+def test_an_exchange_can_be_repeated_with_curl() -> None:
+    request = Request("POST", "/models", {"Content-Type": "application/json"}, b'{"url": "it\'s"}')
+    assert request.curl("http://h:1") == (
+        "curl -i -X POST http://h:1/models -H 'Content-Type: application/json' "
+        """--data-binary '{"url": "it'"'"'s"}'"""
+    )
+
+
+def test_names_are_escaped_in_paths() -> None:
+    with listening(lambda connection: connection.sendall(b"HTTP/1.1 204 No\r\n\r\n")) as server:
+        assert server.get("a/b?c").request.path == "/models/a%2Fb%3Fc"
+
+
+# --- the kit's own model ---------------------------------------------------------------------------
+
+
+def test_the_probe_model_is_python_3_6() -> None:
+    source = (Path(probe.__file__).parent / "service.py").read_text()
+    tree = ast.parse(source, feature_version=(3, 6))
+    assert not [
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+    ]
+
+
+def test_a_question_is_padded_to_the_byte() -> None:
+    assert len(probe.facts(6_291_456)) == 6_291_456
+    assert probe.facts() == b'{"probe": "facts"}'

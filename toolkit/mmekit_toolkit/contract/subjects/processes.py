@@ -1,0 +1,64 @@
+"""The processes that a command has started, as /proc tells; on systems without it nothing is known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+#: The state of a listening socket in /proc/net/tcp (linux/include/net/tcp_states.h).
+_LISTEN = "0A"
+
+
+def family(leader: int) -> set[int]:
+    """Return a process, its descendants, and all of its session; empty where /proc is missing."""
+    members: set[int] = set()
+    more = {leader}
+    table = dict(_table()) if (_PROC / "self" / "stat").exists() else {}
+    while table and not more <= members:
+        members |= more
+        more = {pid for pid, (parent, session) in table.items() if parent in members or session == leader}
+    return members
+
+
+def listens(pids: Iterable[int], port: int) -> bool:
+    """Return whether one of the processes has a socket that listens on a TCP port."""
+    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+    return bool(sockets) and any(target in sockets for pid in pids for target in _open_files(pid))
+
+
+def _table() -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield pid, parent and session of each process."""
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text()
+            except OSError:
+                continue  # it has ended since
+            fields = text[text.rindex(")") + 2 :].split()
+            yield int(entry.name), (int(fields[1]), int(fields[3]))
+
+
+def _listening(port: int) -> Iterator[str]:
+    """Yield the inodes of sockets that listen on a port (proc(5), /proc/net/tcp)."""
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (_PROC / "net" / name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    try:
+        entries = list((_PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return  # it has ended since
+    for entry in entries:
+        try:
+            yield os.readlink(entry)
+        except OSError:
+            continue  # closed since
