@@ -75,6 +75,32 @@ FORBIDDEN = {
         "mmekit.cli",
         "mmekit_handlers",
     ],
+    "mmekit_toolkit.errors": ["mmekit_toolkit"],
+    "mmekit_toolkit.aws": [
+        "mmekit_toolkit.archive",
+        "mmekit_toolkit.contract",
+        "mmekit_toolkit.deploy",
+        "mmekit_toolkit.images",
+        "mmekit_toolkit.operate",
+    ],
+    # They know archives and images, nothing of AWS but how a file is fetched from it.
+    "mmekit_toolkit.archive": [
+        "mmekit_toolkit.contract",
+        "mmekit_toolkit.deploy",
+        "mmekit_toolkit.iam",
+        "mmekit_toolkit.operate",
+    ],
+    "mmekit_toolkit.contract": [
+        "mmekit_toolkit.archive",
+        "mmekit_toolkit.aws",
+        "mmekit_toolkit.deploy",
+        "mmekit_toolkit.iam",
+        "mmekit_toolkit.operate",
+    ],
+    "mmekit_toolkit.images": ["mmekit_toolkit.contract", "mmekit_toolkit.iam", "mmekit_toolkit.operate"],
+    "mmekit_toolkit.deploy": ["mmekit_toolkit.contract", "mmekit_toolkit.iam", "mmekit_toolkit.operate"],
+    "mmekit_toolkit.operate": ["mmekit_toolkit.contract", "mmekit_toolkit.iam"],
+    "mmekit_toolkit.iam": ["mmekit_toolkit.contract"],
 }
 
 #: In mmekit.server a module imports only those further down, and its equals; all may import the others.
