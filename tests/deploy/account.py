@@ -82,7 +82,11 @@ class Account:
         wanted = {variant["VariantName"]: variant["InstanceType"] for variant in config["ProductionVariants"]}
         for variant in self.targets:
             _insist(wanted.get(variant) == types[variant], f"{variant} is registered with autoscaling")
-        alarms = given["DeploymentConfig"].get("AutoRollbackConfiguration", {}).get("Alarms", [])
+        _insist(
+            "DeploymentConfig" not in given or wanted.keys() == types.keys(),
+            "guardrails need a configuration with the same variants",
+        )
+        alarms = given.get("DeploymentConfig", {}).get("AutoRollbackConfiguration", {}).get("Alarms", [])
         for alarm in alarms:
             _insist(alarm["AlarmName"] in self.alarms, "an alarm is not there")
         after = [_started(variant) for variant in config["ProductionVariants"]]

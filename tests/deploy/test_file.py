@@ -233,6 +233,10 @@ MISTAKES = {
         MINIMAL + "update: {traffic: linear, step_percent: 5}\n",
         ["endpoint.yaml:7: update.step_percent: expected at least 10 with traffic: linear, found 5."],
     ),
+    "waits that take longer than the update may": (
+        MINIMAL + "update: {traffic: linear, wait_s: 1500}\n",
+        ["endpoint.yaml:7: update.timeout_s: expected more than 15000, as long as all waits of the update"],
+    ),
     "a way of updating that AWS does not have": (
         MINIMAL + "update: {traffic: rolling}\n",
         ['endpoint.yaml:7: update.traffic: expected one of all-at-once, canary, linear, found "rolling".'],

@@ -356,6 +356,31 @@ def test_each_target_of_autoscaling_is_a_metric_that_aws_has(
     assert (tracking["ScaleOutCooldown"], tracking["ScaleInCooldown"]) == (300, 300)
 
 
+def test_an_update_that_changes_which_variants_there_are_has_no_guardrails(tmp_path: Path) -> None:
+    # "Deployment guardrails: Exclusions": the new configuration must have the old one's variant names.
+    before = describe(tmp_path, FULL)
+    after = describe(tmp_path, FULL.replace("  - instance_type", "  - name: B\n    instance_type"))
+    made = plan(after, AROUND, running(before, **around(before)))
+    assert "DeploymentConfig" not in parameters(made, "UpdateEndpoint")
+    (why,) = [request.why for request in made.requests if request.operation == "UpdateEndpoint"]
+    assert why.startswith("update the endpoint churn, all at once and without its alarms")
+
+
+@pytest.mark.parametrize(
+    ("region", "interface", "gateway"),
+    [
+        ("us-gov-west-1", "com.amazonaws.us-gov-west-1.sagemaker.runtime", "com.amazonaws.us-gov-west-1.s3"),
+        ("cn-north-1", "cn.com.amazonaws.cn-north-1.sagemaker.runtime", "com.amazonaws.cn-north-1.s3"),
+        ("us-iso-east-1", "gov.ic.c2s.us-iso-east-1.sagemaker.runtime", "com.amazonaws.us-iso-east-1.s3"),
+    ],
+)
+def test_vpc_endpoints_have_the_names_of_the_partition(
+    region: str, interface: str, gateway: str, tmp_path: Path
+) -> None:
+    description = describe(tmp_path, FULL.replace("[runtime, api, s3]", "[runtime, s3]"))
+    assert list(private_link.endpoints(description, region)) == [interface, gateway]
+
+
 def test_alarms_that_are_not_in_the_file_any_more_are_deleted_last(tmp_path: Path) -> None:
     before, after = describe(tmp_path, FULL), describe(tmp_path, FULL.replace("cache_hit_percent: 80, ", ""))
     made = plan(after, AROUND, running(before, **{**around(before), "tags": {}}))

@@ -10,6 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from functools import cache
 from typing import Any
 
 ACCOUNT = "123456789012"
@@ -95,9 +96,7 @@ class MotoServer:
 
     def client(self, service: str) -> Any:  # Any: boto3 makes its clients at run time
         """Return a boto3 client; botocore validates what it sends. The caller closes it."""
-        import boto3
-
-        return boto3.session.Session().client(
+        return _session().client(
             service,
             region_name=REGION,
             endpoint_url=self.url,
@@ -111,6 +110,14 @@ class MotoServer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
+
+
+@cache
+def _session() -> Any:
+    """Return a boto3 session that keeps the service models it has parsed."""
+    import boto3
+
+    return boto3.session.Session()
 
 
 def _clean() -> dict[str, str]:

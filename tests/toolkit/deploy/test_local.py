@@ -57,6 +57,10 @@ def names(service: Service, endpoint: str) -> set[str]:
     return {model["ModelName"] for model in models} | {config["EndpointConfigName"] for config in configs}
 
 
+def endpoints(service: Service) -> set[str]:
+    return {endpoint["EndpointName"] for endpoint in service.sagemaker.list_endpoints()["Endpoints"]}
+
+
 def test_deploy_update_and_back_each_change_only_what_differs(local: Service, mmekit: Mmekit) -> None:
     local.upload(a=stub_model("a"))
     first = mmekit.write(described("life"), "first.yaml")
@@ -122,7 +126,7 @@ def test_a_silent_rollback_is_noticed_and_explained(local: Service, mmekit: Mmek
     assert names(local, "silent") == kept
     assert local.status("silent") == "InService"
     assert mmekit("delete", good, "--unused", "--yes").stdout == (
-        "nothing to do: nothing unused of silent is there.\n"
+        "nothing to do: nothing unused of silent is there in us-east-1.\n"
     )
 
 
@@ -163,7 +167,20 @@ def test_delete_asks_and_takes_only_what_is_ours(local: Service, mmekit: Mmekit)
     assert names(local, "gone") == {"gone-12345678"}, "somebody else's, although its name is like ours"
     assert local.s3.list_objects_v2(Bucket="models", Prefix="gone/")["KeyCount"] == 1
     assert local.client("cloudwatch").describe_alarms(AlarmNamePrefix="gone-")["MetricAlarms"] == []
-    assert mmekit("delete", file, "--yes").stdout == "nothing to do: nothing of gone is there.\n"
+    assert mmekit("delete", file, "--yes").stdout == "nothing to do: nothing of gone is there in us-east-1.\n"
+
+
+def test_what_another_run_deletes_meanwhile_is_gone(local: Service, mmekit: Mmekit) -> None:
+    mmekit("deploy", mmekit.write(described("twice")))
+
+    def delete_first(operation: str) -> None:  # between the look at the endpoint and that at its tags
+        if operation == "ListTags" and "ListTags" not in proxy.seen[:-1]:
+            local.sagemaker.delete_endpoint(EndpointName="twice")
+            until(lambda: "twice" not in endpoints(local), what="the end of the endpoint")
+
+    with Proxy(local.url, intercept=delete_first) as proxy:
+        assert mmekit.at(proxy.url)("delete", "twice", "--yes").stdout == "twice: the endpoint is deleted.\n"
+    assert names(local, "twice") == set()
 
 
 def test_delete_does_nothing_when_the_answer_is_no(local: Service, mmekit: Mmekit) -> None:
@@ -261,6 +278,27 @@ def test_ctrl_c_says_what_was_done_and_the_next_run_goes_on_waiting(
     assert output.startswith("nothing to do: held is InService")
 
 
+def test_an_update_that_fails_while_nobody_looks_is_told_to_the_next(
+    local: Service, mmekit: Mmekit, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    good = mmekit.write(described("alone"), "good.yaml")
+    bad = mmekit.write(described("alone", f"environment: {{STUB_PING: dies, START_AFTER: {start}}}\n"))
+    mmekit("deploy", good)
+    killed = mmekit.start("update", bad)
+    assert killed.stderr
+    until(lambda: "alone: Updating" in (killed.stderr.readline() if killed.stderr else ""), what="the update")
+    killed.kill()
+    killed.communicate(timeout=30)
+    again = mmekit.start("deploy", good)
+    until(lambda: "alone: Updating" in (again.stderr.readline() if again.stderr else ""), what="the wait")
+    start.touch()
+    output, said = again.communicate(timeout=60)
+    assert output.startswith("nothing to do: alone is InService")
+    assert "note: the change that was under way failed: " in said
+    assert "did not pass the ping health check" in said
+
+
 def test_a_second_of_inconsistency_is_waited_out(local: Service, mmekit: Mmekit) -> None:
     file = mmekit.write(described("lag"))
     unknown = Answer(
@@ -271,18 +309,22 @@ def test_a_second_of_inconsistency_is_waited_out(local: Service, mmekit: Mmekit)
         assert proxy.writes.count("CreateEndpoint") == 3
 
         # After an update, the first looks still show what was there before.
-        shown: list[bytes] = []
+        for change, operation in (
+            ('environment: {A: "1"}\n', "UpdateEndpoint"),
+            ('    weight: 2\nenvironment: {A: "1"}\n', "UpdateEndpointWeightsAndCapacities"),
+        ):
+            shown: list[bytes] = []
 
-        def stale(operation: str) -> bytes | None:
-            if operation == "DescribeEndpoint" and "UpdateEndpoint" in proxy.seen and len(shown) < 2:
-                shown.append(proxy.last["DescribeEndpoint"])
-                return shown[0]
-            return None
+            def stale(asked: str, operation: str = operation, shown: list[bytes] = shown) -> bytes | None:
+                if asked == "DescribeEndpoint" and operation in proxy.seen and len(shown) < 2:
+                    shown.append(proxy.last["DescribeEndpoint"])
+                    return shown[0]
+                return None
 
-        proxy.intercept = stale
-        mmekit.write(described("lag", 'environment: {A: "1"}\n'))
-        assert mmekit.at(proxy.url)("update", file).stdout.startswith("lag is InService")
-        assert len(shown) == 2
+            proxy.intercept = stale
+            mmekit.write(described("lag", change))
+            assert mmekit.at(proxy.url)("update", file).stdout.startswith("lag is InService")
+            assert len(shown) == 2
 
 
 def test_what_another_run_creates_meanwhile_is_used(local: Service, mmekit: Mmekit) -> None:

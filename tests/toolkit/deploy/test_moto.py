@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mmekit_toolkit.aws.clients import Aws
+from mmekit_toolkit.deploy import waiting
+from mmekit_toolkit.deploy.progress import Progress
+from mmekit_toolkit.deploy.requests import Wait
+from mmekit_toolkit.deploy.waiting import Waiting
+from mmekit_toolkit.errors import ToolkitError
 from tests.toolkit.deploy.conftest import Mmekit
 from tests.toolkit.deploy.proxy import Answer, Proxy
 from tests.toolkit.moto_server import ACCOUNT, MotoServer
@@ -142,16 +152,17 @@ def test_all_that_stands_around_an_endpoint_lives_with_it(
         assert scaling(moto_server)[0][0]["MaxCapacity"] == 6
         assert mmekit("update", file).stdout.startswith("nothing to do")
 
+        # What cannot be deleted keeps nothing else, and the next run has only that to do.
         proxy.answers.append(Answer("DeleteModel", "AccessDeniedException", "not authorized"))
         proxy.seen.clear()
         done = mmekit("delete", "churn", "--yes", code=5)
+        assert "Other endpoints may be called through these VPC endpoints, too." in done.stderr
         assert "Done:\n  end the autoscaling of AllTraffic\n  delete the endpoint churn\n" in done.stderr
         assert "Not done, or not to the end:\n  delete the model churn-" in done.stderr
-        done = mmekit("delete", "churn", "--yes")
-        assert "Other endpoints may be called through these VPC endpoints, too." in done.stderr
+        mmekit("delete", "churn", "--yes")
         assert proxy.writes == [
             *("DeregisterScalableTarget", "DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"),
-            *("DeleteModel", "DeleteAlarms", "DeleteVpcEndpoints"),
+            *("DeleteAlarms", "DeleteVpcEndpoints", "DeleteModel"),
         ]
         assert scaling(moto_server)[0] == []
         assert alarm_names(moto_server) == set()
@@ -214,52 +225,46 @@ def test_an_alarm_of_our_name_that_is_not_ours_is_left_as_it_is(
     assert alarm["Threshold"] == 7
 
 
-@pytest.mark.parametrize(
-    ("mistake", "code", "said"),
-    [
-        (
-            {f"{REGISTRY}/churn:1.0": f"{REGISTRY.replace('us-east-1', 'eu-west-1')}/churn:1.0"},
-            78,
-            "is in eu-west-1, the endpoint would be in us-east-1",
-        ),
-        ({"churn:1.0": "churn:2.0"}, 7, f"ECR has no image {REGISTRY}/churn:2.0"),
-        ({"/churn:1.0": "/other:1.0"}, 7, f"ECR has no image {REGISTRY}/other:1.0"),
-        (
-            {"s3://models": "s3://elsewhere"},
-            78,
-            "the bucket elsewhere is in eu-west-1, the endpoint would be in us",
-        ),
-        (
-            {"s3://models": "s3://none"},
-            7,
-            "there is no bucket none. Create it: aws s3 mb s3://none --region us-",
-        ),
-        ({"churn-execution": "none"}, 7, f"there is no role none in account {ACCOUNT}"),
-        (
-            {"churn-execution": "arn:aws:iam::999999999999:role/x"},
-            78,
-            f"belongs to account 999999999999, the credentials to {ACCOUNT}",
-        ),
-    ],
-    ids=["image's region", "tag", "repository", "bucket's region", "bucket", "role", "role's account"],
-)
+#: What of SIMPLE is otherwise, the exit code, and what is said.
+MISTAKES = [
+    (
+        (f"{REGISTRY}/churn:1.0", f"{REGISTRY.replace('us-east-1', 'eu-west-1')}/churn:1.0"),
+        78,
+        "is in eu-west-1, the endpoint would be in us-east-1",
+    ),
+    (("churn:1.0", "churn:2.0"), 7, f"ECR has no image {REGISTRY}/churn:2.0"),
+    (("/churn:1.0", "/other:1.0"), 7, f"ECR has no image {REGISTRY}/other:1.0"),
+    (
+        ("s3://models", "s3://elsewhere"),
+        78,
+        "the bucket elsewhere is in eu-west-1, the endpoint would be in us",
+    ),
+    (("s3://models", "s3://none"), 7, "there is no bucket none. Create it: aws s3 mb s3://none --region us-"),
+    (("churn-execution", "none"), 7, f"there is no role none in account {ACCOUNT}"),
+    (
+        ("churn-execution", "arn:aws:iam::999999999999:role/x"),
+        78,
+        f"belongs to account 999999999999, the credentials to {ACCOUNT}",
+    ),
+]
+
+
 def test_what_is_not_there_or_elsewhere_is_told_before_anything_is_created(
-    mistake: dict[str, str],
-    code: int,
-    said: str,
-    account: None,
-    at_moto: Mmekit,
-    moto_server: MotoServer,
+    account: None, at_moto: Mmekit, moto_server: MotoServer
 ) -> None:
     client = moto_server.client("s3")
     client.create_bucket(Bucket="elsewhere", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     client.close()
-    text = SIMPLE
-    for right, wrong in mistake.items():
-        text = text.replace(right, wrong)
     with Proxy(moto_server.url) as proxy:
-        done = at_moto.at(proxy.url)("deploy", at_moto.write(text), code=code)
-        assert said in done.stderr
+        mmekit = at_moto.at(proxy.url)
+        runs = [
+            mmekit.start("deploy", mmekit.write(SIMPLE.replace(*mistake), f"{number}.yaml"))
+            for number, (mistake, _, _) in enumerate(MISTAKES)
+        ]
+        done = [(run.communicate(timeout=100)[1], run.returncode) for run in runs]
+        for (stderr, returncode), (_, code, said) in zip(done, MISTAKES, strict=True):
+            assert said in stderr
+            assert returncode == code
         assert proxy.writes == []
 
 
@@ -331,6 +336,99 @@ def test_calls_that_are_not_allowed_name_the_policy(
         done = at_moto.at(proxy.url)("deploy", file, "--dry-run")
         assert "is taken as it is: looking it up is not allowed (ecr:DescribeImages)" in done.stderr
         assert f'"Image": "{REGISTRY}/churn:1.0"' in done.stdout
+
+
+def test_an_interrupted_request_is_not_called_undone(
+    account: None, at_moto: Mmekit, moto_server: MotoServer
+) -> None:
+    def interrupt(operation: str) -> None:
+        if operation == "CreateModel":
+            process.send_signal(signal.SIGINT)
+
+    with Proxy(moto_server.url, intercept=interrupt) as proxy:
+        process = at_moto.at(proxy.url).start("deploy", at_moto.write(SIMPLE))
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Nothing was changed" not in said
+    assert "interrupted.\nNot done, or not to the end:\n  create the model churn-" in said
+    assert at_moto("deploy", "endpoint.yaml").stdout.startswith("churn is InService")
+
+
+def test_alarms_that_cannot_guard_an_update_are_told(
+    account: None, at_moto: Mmekit, moto_server: MotoServer
+) -> None:
+    at_moto("deploy", at_moto.write(SCALED))
+    client = moto_server.client("cloudwatch")
+    name = "churn-AllTraffic-5xx-errors"
+    client.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="the old fleet errs")
+    client.close()
+    file = at_moto.write(SCALED + "environment: {A: x}\nupdate: {wait_s: 300}\n")
+    done = at_moto("update", file, "--dry-run")
+    assert f"note: the alarm {name} is in ALARM, and SageMaker rolls updates back while it is" in done.stderr
+    assert "note: alarms that take 5 minutes come too late to roll an update back" in done.stderr
+
+
+def test_autoscaling_that_an_update_ended_is_told_when_it_is_rolled_back(
+    account: None, at_moto: Mmekit, moto_server: MotoServer
+) -> None:
+    at_moto("deploy", at_moto.write(SCALED))
+
+    def roll_back(operation: str) -> bytes | None:  # in moto's place, which has no updates
+        if operation == "UpdateEndpoint":
+            return b"{}"
+        if operation == "DescribeEndpoint" and "UpdateEndpoint" in proxy.seen:
+            before = json.loads(proxy.last["DescribeEndpoint"])
+            changed = {"LastModifiedTime": before["LastModifiedTime"] + 1, "FailureReason": "no ping"}
+            return json.dumps({**before, **changed}).encode()
+        return None
+
+    with Proxy(moto_server.url, intercept=roll_back) as proxy:
+        file = at_moto.write(SCALED.replace("ml.m5.large", "ml.r5.large"))
+        done = at_moto.at(proxy.url)("update", file, code=4)
+        assert proxy.writes == ["CreateEndpointConfig", "DeregisterScalableTarget", "UpdateEndpoint"]
+    assert "SageMaker rolled the update of churn back" in done.stderr
+    assert "Autoscaling of AllTraffic was ended for this update, and is off now" in done.stderr
+    at_moto("update", at_moto.write(SCALED))
+    assert len(scaling(moto_server)[0]) == 1
+
+
+def test_an_endpoint_that_does_not_go_is_not_waited_for_to_the_end(
+    account: None, at_moto: Mmekit, moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_moto("deploy", at_moto.write(SIMPLE))
+    for name, value in at_moto.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(waiting, "_STALE_S", 0.5)
+    gone = Waiting(Aws(), Progress(), timeout_s=60)
+    with pytest.raises(ToolkitError, match="churn is InService and not deleted"):
+        gone.after(Wait("endpoint_deleted", "churn", "wait"), None, 0)
+
+
+def test_an_address_that_is_none_is_told(at_moto: Mmekit) -> None:
+    done = at_moto("delete", "churn", "--dry-run", "--endpoint-url", "localhost:1", code=1)
+    assert "Expected an address such as http://127.0.0.1:8765 in --endpoint-url" in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=_answer_otherwise, args=(server,), daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = at_moto("delete", "churn", "--dry-run", "--endpoint-url", url, code=1)
+    assert "Check the region's name, --endpoint-url or AWS_ENDPOINT_URL" in done.stderr
+
+
+def _answer_otherwise(server: socket.socket) -> None:
+    """Answer every connection with something else than HTTP, until the socket is closed."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"SSH-2.0-other\r\n")
+
+
+def test_what_can_be_no_name_is_told_before_anything_is_asked(at_moto: Mmekit) -> None:
+    for text in ("", "two words", "./"):
+        done = at_moto("delete", text, "--yes", code=2)
+        assert f'"{text}" is neither an endpoint\'s name nor a file that ends with .yaml' in done.stderr
 
 
 def test_help_and_schema_need_no_credentials(at_moto: Mmekit) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,8 +20,12 @@ ATTEMPTS = 8
 #: Services whose calls the client does not repeat by itself: a model may have had the call, and a lost answer
 #: of 70 s would be waited for eight times.
 _CALLED_ONCE = frozenset({"sagemaker-runtime"})
+#: What botocore's partitions call the ends of AWS's host names.
+_DOMAINS = ("dnsSuffix", "dualStackDnsSuffix")
 #: A model's answer may take 60 s (botocore: InvokeEndpoint).
 _READ_TIMEOUT_S = 70
+#: An address that takes no connection is tried ATTEMPTS times; botocore's 60 s would be eight minutes.
+_CONNECT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,17 @@ class Aws:
         attempts = 1 if service in _CALLED_ONCE else ATTEMPTS
         config = Config(
             retries={"mode": "standard", "total_max_attempts": attempts},
+            connect_timeout=_CONNECT_TIMEOUT_S,
             read_timeout=_READ_TIMEOUT_S,
             user_agent_extra=f"mmekit/{__version__}",
         )
-        client = self.session.client(service, region, endpoint_url=self.endpoint_url, config=config)
+        try:
+            client = self.session.client(service, region, endpoint_url=self.endpoint_url, config=config)
+        except ValueError as error:
+            raise ToolkitError(
+                f"{error}. Expected an address such as http://127.0.0.1:8765 in --endpoint-url or "
+                "AWS_ENDPOINT_URL."
+            ) from error
         if service == "s3" and not is_amazon(client.meta.endpoint_url):
             # Only AWS has a host name for each bucket; an address that is no IP would be given one, too.
             config = config.merge(Config(s3={"addressing_style": "path"}))
@@ -67,10 +78,15 @@ class Aws:
         """The boto3 session."""
         if "session" not in self._made:
             import boto3
+            import botocore.session
 
+            inner = botocore.session.get_session()
+            inner.register_component("data_loader", service_models().get_component("data_loader"))
             # boto3 itself reads AWS_DEFAULT_REGION and profiles; AWS_REGION is what all other SDKs read.
             region = self.region or os.environ.get("AWS_REGION")
-            self._made["session"] = boto3.session.Session(region_name=region, profile_name=self.profile)
+            self._made["session"] = boto3.session.Session(
+                region_name=region, profile_name=self.profile, botocore_session=inner
+            )
         return self._made["session"]
 
     @property
@@ -101,10 +117,20 @@ class Aws:
         return self if region is None or self.region else Aws(region, self.profile, self.endpoint_url)
 
 
+@cache
+def service_models() -> Any:  # Any: botocore ships no types
+    """Return a botocore session that keeps the service models it has parsed: SageMaker's has megabytes."""
+    from botocore.session import get_session
+
+    return get_session()
+
+
 def is_amazon(url: str) -> bool:
     """Say whether an address is AWS's own, and not that of a local endpoint or another stand-in."""
     host = urlsplit(url).hostname or ""
-    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+    partitions = service_models().get_component("data_loader").load_data("partitions")["partitions"]
+    domains = [partition["outputs"][name] for partition in partitions for name in _DOMAINS]
+    return host.endswith(tuple(f".{domain}" for domain in domains))
 
 
 def aws_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mmekit_toolkit.aws.clients import Aws
 from mmekit_toolkit.aws.explanations import code, explain, text
 from mmekit_toolkit.deploy.observed import Described
-from mmekit_toolkit.deploy.observing import Reader, describe_endpoint
+from mmekit_toolkit.deploy.observing import GONE, Reader, describe_endpoint, is_not_found
 from mmekit_toolkit.deploy.progress import Progress
 from mmekit_toolkit.deploy.requests import Request, Step, Wait
 from mmekit_toolkit.deploy.waiting import Waiting
@@ -26,13 +26,13 @@ _CREATIONS = {
 }
 #: Operations that are waited for.
 _CHANGES = {"CreateEndpoint", "DeleteEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities"}
+#: Deletions that no later step needs: one that is refused keeps nothing else from being deleted.
+_INDEPENDENT = {"DeleteAlarms", "DeleteEndpointConfig", "DeleteModel", "DeleteVpcEndpoints"}
 #: Operations that name what was created a moment ago: SageMaker may not have it everywhere yet.
 _NAMING_NEW = {"CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint"}
 #: Pauses until it does, in seconds.
 _CONSISTENT_AFTER_S = (0.5, 1, 2, 4, 8, 16)
 _QUOTA = {"ResourceLimitExceeded", "LimitExceeded", "LimitExceededException"}
-#: Codes for what is not there, of services that have one.
-_GONE = {"ObjectNotFoundException", "ResourceNotFound", "ResourceNotFoundException"}
 _MISSING_LABEL = "does not contain required"
 
 
@@ -45,7 +45,7 @@ class Applying:
         self._waiting = waiting
         self._aws: Aws = waiting.aws
         self._progress: Progress = waiting.progress
-        self._done = 0
+        self._done: list[Step] = []
         #: Of the last change of the endpoint: what was there before it, and when it began.
         self._before: Described | None = None
         self._began_ms = 0
@@ -56,26 +56,30 @@ class Applying:
         Raises
         ------
         ToolkitError
-            When a step fails; its message says what was done before and what was not.
+            When a step fails; its message says what was done and what was not.
         KeyboardInterrupt
             With the same, when the person interrupts.
         """
-        try:
-            for step in self._steps:
+        refused: list[tuple[ToolkitError, Exception]] = []
+        for step in self._steps:
+            try:
                 self._take(step)
-                self._done += 1
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted.{self._account()}") from None
-        except RolledBack:
-            raise  # says itself what is there now; what was created is kept for the next try
-        except ToolkitError as error:
-            raise type(error)(f"{error.message}{self._account()}") from error
-        except (ClientError, BotoCoreError) as error:
-            explanation = explain(error)
-            if explanation is None:
-                raise
-            message = f"{explanation.message}{_advice(error)}{self._account()}"
-            raise type(explanation)(message) from error
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"interrupted.{self._account(is_certain=False)}") from None
+            except RolledBack as error:
+                # It says itself what is there now, and what was created is kept for the next try.
+                raise RolledBack(f"{error.message}{self._ended_scaling()}") from error
+            except (ToolkitError, ClientError, BotoCoreError) as error:
+                refused.append((_told(error), error))
+                if not (isinstance(step, Request) and step.operation in _INDEPENDENT):
+                    break
+            else:
+                self._done.append(step)
+        if refused:
+            message = "\n".join(dict.fromkeys(told.message for told, _ in refused))
+            told, cause = refused[0]
+            is_certain = not isinstance(cause, BotoCoreError)
+            raise type(told)(f"{message}{self._account(is_certain=is_certain)}") from cause
 
     def _take(self, step: Step) -> None:
         self._progress.step(step.why)
@@ -110,13 +114,39 @@ class Applying:
         if not Reader(self._endpoint, self._aws).is_ours(described[arn]):
             raise error
 
-    def _account(self) -> str:
-        """Return what was done and what was not, to be added to a message."""
-        done = [step.why for step in self._steps[: self._done] if isinstance(step, Request)]
-        rest = [step.why for step in self._steps[self._done :]]
-        parts = [_listed("Done", done)] if done else ["\nNothing was changed."]
+    def _ended_scaling(self) -> str:
+        """Return what to do about autoscaling that was ended for an update which then failed."""
+        ended = [
+            str(step.parameters["ResourceId"]).rpartition("/")[2]
+            for step in self._done
+            if isinstance(step, Request) and step.operation == "DeregisterScalableTarget"
+        ]
+        if not ended:
+            return ""
+        return (
+            f"\nAutoscaling of {', '.join(ended)} was ended for this update, and is off now: `mmekit update` "
+            "with the file of what runs begins it again."
+        )
+
+    def _account(self, *, is_certain: bool) -> str:
+        """Return what was done and what was not, to be added to a message.
+
+        Without an answer it is not certain that the last request changed nothing.
+        """
+        done = [step.why for step in self._done if isinstance(step, Request)]
+        rest = [step.why for step in self._steps if step not in self._done]
+        parts = [_listed("Done", done)] if done else ["\nNothing was changed."] if is_certain else []
         parts += [_listed("Not done, or not to the end", rest)] if rest else []
         return "".join(parts) + "\nThe same command goes on from there."
+
+
+def _told(error: ToolkitError | ClientError | BotoCoreError) -> ToolkitError:
+    """Return the error with an explanation and advice in place of botocore's."""
+    if isinstance(error, ToolkitError):
+        return error
+    explanation = explain(error)
+    assert explanation is not None, "all of botocore's errors are explained"
+    return type(explanation)(f"{explanation.message}{_advice(error)}")
 
 
 def _listed(heading: str, lines: Sequence[str]) -> str:
@@ -128,17 +158,14 @@ def _exists(error: ClientError) -> bool:
 
 
 def _is_not_yet_there(request: Request, error: ClientError) -> bool:
-    found = code(error) == "ValidationException" and "could not find" in text(error).lower()
-    return found and request.service == "sagemaker" and request.operation in _NAMING_NEW
+    return is_not_found(error) and request.operation in _NAMING_NEW
 
 
 def _is_gone(request: Request, error: ClientError) -> bool:
     """Say whether what was to be deleted is gone already."""
     if not request.operation.startswith(("Delete", "Deregister")):
         return False
-    return code(error) in _GONE or (
-        code(error) == "ValidationException" and "could not find" in text(error).lower()
-    )
+    return code(error) in GONE or is_not_found(error)
 
 
 def _check(request: Request, answer: Any) -> None:

@@ -67,7 +67,7 @@ def delete(
         return
     if not steps:
         what = "unused of" if unused else "of"
-        click.echo(f"nothing to do: nothing {what} {reference.name} is there.")
+        click.echo(f"nothing to do: nothing {what} {reference.name} is there in {aws.region_name}.")
         return
     _ask(steps, owned.vpc_endpoints and not unused, yes=yes)
     Applying(reference.name, steps, waiting).run()

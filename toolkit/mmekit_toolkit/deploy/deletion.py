@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from botocore.exceptions import ClientError
 
 from mmekit_toolkit.aws.clients import Aws
-from mmekit_toolkit.aws.explanations import code
+from mmekit_toolkit.aws.explanations import DENIED, code
 from mmekit_toolkit.deploy import alarms, private_link, scaling
 from mmekit_toolkit.deploy.naming import is_of
 from mmekit_toolkit.deploy.observed import Described, Endpoint
 from mmekit_toolkit.deploy.observing import Reader
 from mmekit_toolkit.deploy.requests import Request, Step, Wait
 from mmekit_toolkit.errors import ToolkitError
-
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +118,7 @@ def _vpc_endpoints(reader: Reader) -> tuple[dict[str, str], tuple[str, ...]]:
     try:
         found: list[Described] = reader.own_vpc_endpoints()
     except ClientError as error:
-        if code(error) not in _DENIED:
+        if code(error) not in DENIED:
             raise
         return {}, ("VPC endpoints were not looked for: ec2:DescribeVpcEndpoints is not allowed.",)
     return {vpc["VpcEndpointId"]: f"{vpc['ServiceName']} in {vpc['VpcId']}" for vpc in found}, ()

@@ -22,6 +22,8 @@ from mmekit_toolkit.errors import RolledBack
 
 #: States that neither end by themselves nor can be changed.
 _STUCK = {"OutOfService", "UpdateRollbackFailed"}
+#: The first minute is a part of one only, and CloudWatch has a minute's metrics about a minute later.
+_ALARM_DELAY_MINUTES = 2
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,34 @@ def prepare(description: Description, aws: Aws, *, timeout_s: float, wait: bool)
         click.echo(f"note: {description.name} is {observed.endpoint.status} at the moment.", err=True)
     planned = plan(description, around, observed)
     requests.check(planned.requests)
+    for remark in guard_remarks(description, observed, planned):
+        click.echo(f"note: {remark}", err=True)
     return Deployment(description, aws, waiting, around, observed, planned)
+
+
+def guard_remarks(description: Description, observed: Observed, planned: Draft) -> Iterator[str]:
+    """Yield why alarms would roll an update back whatever it brings, or come too late to do it."""
+    names = {
+        alarm["AlarmName"]
+        for request in planned.requests
+        for alarm in request.parameters.get("DeploymentConfig", {})
+        .get("AutoRollbackConfiguration", {})
+        .get("Alarms", [])
+    }
+    for name in sorted(names):
+        # "Auto-Rollback Configuration": an alarm that the old fleet trips ends the deployment, too.
+        if observed.alarms.get(name, {}).get("StateValue") == "ALARM":
+            yield (
+                f"the alarm {name} is in ALARM, and SageMaker rolls updates back while it is. To update all "
+                "the same, set update.rollback_on_alarms to false."
+            )
+    minutes = max((variant.alarms.minutes for variant in description.variants if variant.alarms), default=0)
+    least_s = 60 * (minutes + _ALARM_DELAY_MINUTES)
+    if names and description.update.wait_s < least_s:
+        yield (
+            f"alarms that take {minutes} minutes come too late to roll an update back: update.wait_s is "
+            f"{description.update.wait_s}. Set it to {least_s} at least, or alarms' minutes to fewer."
+        )
 
 
 def _left_out(description: Description, around: Surroundings) -> Iterator[str]:

@@ -67,7 +67,8 @@ class Vpc(Part, frozen=True, kw_only=True):
 class PrivateLink(Part, frozen=True, kw_only=True):
     """VPC endpoints through which a VPC's own machines reach SageMaker and S3 without the internet.
 
-    One that is there already, whoever made it, is used as it is.
+    One that is there already, whoever made it, is used as it is. What a file does not name any more stays,
+    as others may use it; `mmekit delete` deletes what mmekit made.
     """
 
     vpc: Annotated[str, doc("The VPC whose machines call.")]
@@ -179,13 +180,15 @@ class Update(Part, frozen=True, kw_only=True):
     wait_s: Annotated[
         int,
         aws(_BLUE_GREEN + "TrafficRoutingConfiguration.WaitIntervalInSeconds"),
-        doc("Seconds that alarms are watched after each step."),
-    ] = 300
+        doc("Seconds that alarms are watched after each step; above their minutes and two more."),
+    ] = 600
     termination_wait_s: Annotated[
         int, aws(_BLUE_GREEN + "TerminationWaitInSeconds"), doc("Seconds until the old fleet ends.")
     ] = 0
     timeout_s: Annotated[
-        int, aws(_BLUE_GREEN + "MaximumExecutionTimeoutInSeconds"), doc("Seconds of the whole update.")
+        int,
+        aws(_BLUE_GREEN + "MaximumExecutionTimeoutInSeconds"),
+        doc("Seconds of the whole update; more than all of its waits."),
     ] = 14400
     rollback_on_alarms: Annotated[
         bool, doc("The endpoint's alarms (all but cache_hit_percent) roll the update back.")

@@ -99,10 +99,17 @@ class Fleets:
             parameters["ExcludeRetainedVariantProperties"] = [
                 {"VariantPropertyType": kind} for kind in changed
             ]
-        if not self._surroundings.local:
+        why = f"update the endpoint {name}"
+        if not self._keeps_variants(endpoint):
+            # "Deployment guardrails: Exclusions": the new configuration must have the old variants' names.
+            why += ", all at once and without its alarms, as AWS has it where variants come or go"
+        elif not self._surroundings.local:
             parameters["DeploymentConfig"] = deployment_config(self._description)
-        self._draft.add(Request("sagemaker", "UpdateEndpoint", parameters, f"update the endpoint {name}"))
+        self._draft.add(Request("sagemaker", "UpdateEndpoint", parameters, why))
         self._wait()
+
+    def _keeps_variants(self, endpoint: Endpoint) -> bool:
+        return set(endpoint.counts) == {variant.name for variant in self._description.variants}
 
     def _changed_properties(self, endpoint: Endpoint) -> list[str]:
         """Return what the new fleets take from the configuration, not from the fleets that they replace."""
@@ -134,14 +141,18 @@ class Fleets:
         parameters = {"EndpointName": endpoint.name, "DesiredWeightsAndCapacities": entries}
         why = "change instances and weights in place"
         self._draft.add(Request("sagemaker", "UpdateEndpointWeightsAndCapacities", parameters, why))
-        self._wait(config=endpoint.config_name, counts=counts)
+        self._wait(endpoint.config_name, counts, weights)
 
-    def _wait(self, *, config: str | None = None, counts: Mapping[str, int] | None = None) -> None:
+    def _wait(
+        self,
+        config: str | None = None,
+        counts: Mapping[str, int] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         name = self._description.name
+        why = f"wait until {name} is in service"
         wanted = config or self._wanted.config_name
-        self._draft.add(
-            Wait("endpoint_in_service", name, f"wait until {name} is in service", wanted, counts or {})
-        )
+        self._draft.add(Wait("endpoint_in_service", name, why, wanted, counts or {}, weights or {}))
 
     def _arns_in_use(self) -> list[str]:
         running = self._observed.serving.config_name if self._observed.serving and not self._changes else None

@@ -16,6 +16,8 @@ from mmekit_toolkit.deploy.observed import Described, Endpoint, Observed, Resour
 from mmekit_toolkit.deploy.ownership import ENDPOINT_TAG, is_ours
 from mmekit_toolkit.errors import ToolkitError
 
+#: Codes for what is not there, of services that have one.
+GONE = {"ObjectNotFoundException", "ResourceNotFound", "ResourceNotFoundException"}
 #: States of a VPC endpoint that is there, or comes (EC2: State).
 _VPC_STATES = ["pendingAcceptance", "pending", "available"]
 
@@ -61,8 +63,8 @@ class Reader:
         described = describe_endpoint(self._aws, self._name)
         if described is None:
             return None
-        self._insist("endpoint", self._name, described["EndpointArn"])
-        return Endpoint(described)
+        is_there = self._insist("endpoint", self._name, described["EndpointArn"])
+        return Endpoint(described) if is_there else None
 
     def configs(self, names: set[str]) -> dict[str, Resource]:
         """Return those configurations that are there. Raises ToolkitError when one is not ours."""
@@ -73,11 +75,8 @@ class Reader:
         return dict(self._resources("model", "Model", names))
 
     def is_ours(self, arn: str) -> bool:
-        """Say whether a resource of SageMaker has our tag."""
-        pages = self._sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
-        tags = [tag for page in pages for tag in page["Tags"]]
-        self.tags[arn] = {tag["Key"]: tag["Value"] for tag in tags}
-        return is_ours(tags, self._name)
+        """Say whether a resource of SageMaker is there and has our tag."""
+        return is_ours(self._tags_of(arn) or [], self._name)
 
     def _resources(self, noun: str, kind: str, names: set[str]) -> Iterator[tuple[str, Resource]]:
         describe = {
@@ -88,17 +87,34 @@ class Reader:
             described = or_none(describe, **{f"{kind}Name": name})
             if described is not None:
                 arn = described[f"{kind}Arn"]
-                self._insist(noun, name, arn)
-                yield name, Resource(name, arn, described)
+                if self._insist(noun, name, arn):
+                    yield name, Resource(name, arn, described)
 
-    def _insist(self, noun: str, name: str, arn: str) -> None:
-        if not self.is_ours(arn):
+    def _tags_of(self, arn: str) -> list[dict[str, str]] | None:
+        """Return a resource's tags, None where it is gone: another run deletes while this one looks."""
+        pages = self._sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
+        try:
+            tags = [tag for page in pages for tag in page["Tags"]]
+        except ClientError as error:
+            if is_not_found(error):
+                return None
+            raise
+        self.tags[arn] = {tag["Key"]: tag["Value"] for tag in tags}
+        return tags
+
+    def _insist(self, noun: str, name: str, arn: str) -> bool:
+        """Say whether a resource is there still. Raises ToolkitError when it is not ours."""
+        tags = self._tags_of(arn)
+        if tags is None:
+            return False
+        if not is_ours(tags, self._name):
             raise ToolkitError(
                 f"the {noun} {name} is there already and is not mmekit's: it has no tag "
                 f"{ENDPOINT_TAG}={self._name}. It is left as it is. Choose another name, or hand it over: "
                 f"aws sagemaker add-tags --resource-arn {arn} --tags "
                 f"Key={ENDPOINT_TAG},Value={self._name}"
             )
+        return True
 
     # --- what stands around it -------------------------------------------------------------------
 
@@ -118,11 +134,15 @@ class Reader:
     def alarms_named(self, names: list[str]) -> dict[str, Described]:
         """Return the endpoint's alarms that are ours. Raises ToolkitError when one of ``names`` is not."""
         found = {}
+        cloudwatch = self._aws.client("cloudwatch")
         for alarm in self._alarms():
             name = alarm["AlarmName"]
-            tags = self._aws.client("cloudwatch").list_tags_for_resource(ResourceARN=alarm["AlarmArn"])[
-                "Tags"
-            ]
+            try:
+                tags = cloudwatch.list_tags_for_resource(ResourceARN=alarm["AlarmArn"])["Tags"]
+            except ClientError as error:
+                if code(error) in GONE:
+                    continue  # deleted since it was listed
+                raise
             if is_ours(tags, self._name):
                 found[name] = alarm
             elif name in names:
@@ -171,11 +191,15 @@ def or_none(describe: Any, **names: str) -> Described | None:
     try:
         answer: Described = describe(**names)
     except ClientError as error:
-        # SageMaker has no code of its own for this; its clients look for the words, too.
-        if code(error) == "ValidationException" and "could not find" in text(error).lower():
+        if is_not_found(error):
             return None
         raise
     return answer
+
+
+def is_not_found(error: ClientError) -> bool:
+    """Say whether SageMaker found nothing: it has no code for it, and its own clients look for the words."""
+    return code(error) == "ValidationException" and "could not find" in text(error).lower()
 
 
 def _named(name: str | None) -> set[str]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmekit_toolkit.deploy import ownership
+from mmekit_toolkit.deploy import ownership, shapes
 from mmekit_toolkit.deploy.description import Description, PrivateLink
 from mmekit_toolkit.deploy.requests import Request
 
 _SERVICES = {"runtime": "sagemaker.runtime", "api": "sagemaker.api", "s3": "s3"}
 _GATEWAY = "s3"
+#: Partition → how names of SageMaker's interfaces begin there (`aws ec2 describe-vpc-endpoint-services`; CDK:
+#: InterfaceVpcEndpointAwsService). Gateways begin with com.amazonaws everywhere.
+_PREFIXES = {"aws-cn": "cn.com.amazonaws", "aws-iso": "gov.ic.c2s", "aws-iso-b": "gov.sgov.sc2s"}
 
 
 def endpoints(description: Description, region: str) -> dict[str, Mapping[str, Any]]:
@@ -26,7 +29,7 @@ def endpoints(description: Description, region: str) -> dict[str, Mapping[str, A
     specifications = [{"ResourceType": "vpc-endpoint", "Tags": tags}]
     found: dict[str, Mapping[str, Any]] = {}
     for service in link.services:
-        name = f"com.amazonaws.{region}.{_SERVICES[service]}"
+        name = _service_name(service, region)
         kind = _gateway(link) if service == _GATEWAY else _interface(link)
         found[name] = {"VpcId": link.vpc, "ServiceName": name, **kind, "TagSpecifications": specifications}
     return found
@@ -42,6 +45,12 @@ def delete(identifiers: list[str]) -> Request:
     """Return the request that deletes VPC endpoints."""
     why = f"delete the VPC endpoints {', '.join(identifiers)}"
     return Request("ec2", "DeleteVpcEndpoints", {"VpcEndpointIds": identifiers}, why)
+
+
+def _service_name(service: str, region: str) -> str:
+    prefixes = {} if service == _GATEWAY else _PREFIXES
+    prefix = prefixes.get(shapes.partition(region) or "", "com.amazonaws")
+    return f"{prefix}.{region}.{_SERVICES[service]}"
 
 
 def _interface(link: PrivateLink) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
 
 from mmekit_toolkit.deploy.description import Description
 from mmekit_toolkit.errors import NotFound
 
 _SUFFIXES = (".yaml", ".yml")
+#: botocore: EndpointName.
+_NAME = re.compile("[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,14 @@ class Reference:
 def resolve(text: str) -> Reference:
     """Return what an argument ``ENDPOINT`` names: ``churn``, or ``endpoint.yaml``.
 
-    Raises BadDescription for a file that cannot be used, NotFound for one that is not there.
+    Raises BadDescription for a file that cannot be used, NotFound for one that is not there, UsageError for
+    what can be neither.
     """
     if not text.endswith(_SUFFIXES):
+        if not _NAME.fullmatch(text):
+            raise click.UsageError(
+                f'"{text}" is neither an endpoint\'s name nor a file that ends with .yaml.'
+            )
         return Reference(text)
     path = Path(text)
     if not path.is_file():

@@ -62,8 +62,9 @@ class Wait:
     why: str
     #: Configuration that the endpoint runs then; another one means that the change was rolled back.
     config: str | None = None
-    #: Variant → instances that are wanted then, where they were changed in place.
+    #: Variant → instances, and → weight, that are wanted then, where they were changed in place.
     counts: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def command(self, aws: Aws) -> str:
         """Return the AWS CLI's command that waits for the same."""

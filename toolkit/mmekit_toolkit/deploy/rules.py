@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mmekit_toolkit.deploy import shapes
+from mmekit_toolkit.deploy import shapes, traffic
 from mmekit_toolkit.deploy.alarms import rollback_alarms
 from mmekit_toolkit.deploy.description import (
     Autoscaling,
@@ -55,7 +55,7 @@ def _role(role: str) -> Iterator[Complaint]:
 
 
 def _region(region: str | None) -> Iterator[Complaint]:
-    if region is not None and not shapes.is_region(region):
+    if region is not None and shapes.partition(region) is None:
         yield ("region",), f'expected a region such as eu-west-1, found "{region}".'
 
 
@@ -90,6 +90,12 @@ def _update(update: Update) -> Iterator[Complaint]:
         yield (
             ("update", "step_percent"),
             f"expected at least {_LINEAR_PERCENT} with traffic: linear, found {step}.",
+        )
+    if (waits_s := traffic.waits_s(update)) >= update.timeout_s:
+        yield (
+            ("update", "timeout_s"),
+            f"expected more than {waits_s}, as long as all waits of the update take, "
+            f"found {update.timeout_s}.",
         )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from mmekit_toolkit.aws.clients import service_models
+
 #: Where a value stands: names of members and keys, numbers of list entries.
 Path = tuple[str | int, ...]
 
@@ -30,14 +32,7 @@ def operation(service: str, name: str) -> Any:  # Any: botocore ships no types
 
 @cache
 def _service_model(service: str) -> Any:
-    return _session().get_service_model(service)
-
-
-@cache
-def _session() -> Any:
-    import botocore.session
-
-    return botocore.session.get_session()  # it keeps what it has parsed: SageMaker's model has megabytes
+    return service_models().get_service_model(service)
 
 
 @cache
@@ -49,15 +44,14 @@ def member(service: str, operation_name: str, path: str) -> Any:
     return shape
 
 
-def is_region(text: str) -> bool:
-    """Say whether text has the form of a region's name in one of AWS's partitions."""
+def partition(region: str) -> str | None:
+    """Return a region's partition, ``aws`` or ``aws-cn``; None for what has the form of no region's name."""
     from botocore.exceptions import UnknownRegionError
 
     try:
-        _session().get_partition_for_region(text)
+        return str(service_models().get_partition_for_region(region))
     except UnknownRegionError:
-        return False
-    return True
+        return None
 
 
 def violations(shape: Any, value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
 from mmekit_toolkit.aws.clients import Aws, is_amazon
-from mmekit_toolkit.aws.explanations import code
+from mmekit_toolkit.aws.explanations import DENIED, code
 from mmekit_toolkit.deploy.description import Description
 from mmekit_toolkit.errors import BadDescription, NotFound
 
@@ -22,10 +22,9 @@ _LOCAL_ROUTE = "/_mmekit/ping"
 _LOCAL_TIMEOUT_S = 10
 
 _ECR = re.compile(
-    r"(?P<registry>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|on\.aws)"
+    r"(?P<registry>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:[a-z0-9-]+\.)+[a-z]+"
     r"/(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_DENIED = {"403", "AccessDenied", "AccessDeniedException", "Forbidden"}
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ def is_local(aws: Aws) -> bool:
     try:
         with urllib.request.urlopen(url.rstrip("/") + _LOCAL_ROUTE, timeout=_LOCAL_TIMEOUT_S) as answer:
             return bool(answer.status == 200)
-    except (OSError, urllib.error.HTTPError):
-        return False  # where nothing answers at all, the first call will tell
+    except (OSError, HTTPException):
+        return False  # where nothing answers, or something else than HTTP, the first call will tell
 
 
 class _Look:
@@ -115,7 +114,7 @@ class _Look:
 
     def _without_digest(self, image: str, error: ClientError) -> None:
         """Go on without the digest where that can be right; raise where the image is not there."""
-        if code(error) in _DENIED:
+        if code(error) in DENIED:
             self._remarks.append(
                 f"{image} is taken as it is: looking it up is not allowed (ecr:DescribeImages). A tag that "
                 "moves is not noticed then."
@@ -169,7 +168,7 @@ class _Look:
         try:
             return str(self._aws.client("iam").get_role(RoleName=role)["Role"]["Arn"])
         except ClientError as error:
-            if code(error) in _DENIED:
+            if code(error) in DENIED:
                 raise BadDescription(
                     f"the role {role} cannot be looked up: iam:GetRole is not allowed. Give its ARN instead."
                 ) from error

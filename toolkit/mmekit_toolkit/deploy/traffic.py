@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmekit_toolkit.deploy.alarms import rollback_alarms
@@ -10,6 +11,13 @@ from mmekit_toolkit.deploy.description import Description, Update
 _TYPES = {"all-at-once": "ALL_AT_ONCE", "canary": "CANARY", "linear": "LINEAR"}
 #: Percent of a step that the file does not name.
 _STEP_PERCENT = 10
+
+
+def waits_s(update: Update) -> int:
+    """Return how long an update waits in all, in seconds; what its instances need to start comes to it."""
+    share = update.step_percent or _STEP_PERCENT
+    steps = {"all-at-once": 1, "canary": 2, "linear": math.ceil(100 / share)}[update.traffic]
+    return steps * update.wait_s + update.termination_wait_s
 
 
 def deployment_config(description: Description) -> dict[str, Any]:

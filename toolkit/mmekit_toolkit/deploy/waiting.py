@@ -31,10 +31,19 @@ class Waiting:
     timeout_s: float
 
     def settled(self, name: str) -> Endpoint | None:
-        """Return the endpoint once its state lasts, None when it is gone. Raises ToolkitError in the end."""
+        """Return the endpoint once its state lasts, None when it is gone. Raises ToolkitError in the end.
+
+        A change that was under way and has failed is told: whoever began it may not be here any more.
+        """
+        was_moving = False
         for endpoint in self._looks(name):
             if endpoint is None or not endpoint.is_moving:
+                if was_moving and endpoint and endpoint.status == "InService" and endpoint.failure_reason:
+                    self.progress.step(
+                        f"note: the change that was under way failed: {endpoint.failure_reason}"
+                    )
                 return endpoint
+            was_moving = True
         raise AssertionError("looks end with an error")
 
     def after(self, wait: Wait, before: Described | None, since_ms: int) -> None:
@@ -49,13 +58,18 @@ class Waiting:
             When the endpoint is Failed, or in service as it was before; with the reason and the last log
             lines.
         ToolkitError
-            When it takes too long.
+            When it takes too long, or the endpoint does not go.
         """
         began_s = time.monotonic()
         for endpoint in self._looks(wait.endpoint):
             if wait.waiter == "endpoint_deleted":
                 if endpoint is None:
                     return
+                if not endpoint.is_moving and time.monotonic() - began_s > _STALE_S:
+                    reason = endpoint.failure_reason or "SageMaker gives no reason"
+                    raise ToolkitError(
+                        f"{endpoint.name} is {endpoint.status} and not deleted. Reason: {reason}"
+                    )
                 continue
             if endpoint is not None and endpoint.status == "InService" and _has(endpoint, wait):
                 return
@@ -119,8 +133,11 @@ def _has(endpoint: Endpoint, wait: Wait) -> bool:
     """Say whether an endpoint in service is what a step wanted."""
     if wait.config is not None and endpoint.config_name != wait.config:
         return False
-    counts = endpoint.counts
-    return all(counts.get(variant, count) == count for variant, count in wait.counts.items())
+    return all(
+        there.get(variant, value) == value
+        for there, wanted in ((endpoint.counts, wait.counts), (endpoint.weights, wait.weights))
+        for variant, value in wanted.items()
+    )
 
 
 def _state(endpoint: Endpoint | None) -> str:
