@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
@@ -22,22 +23,36 @@ EXIT_CONFIG = 78
 #: Exit code when the server cannot start or its one model cannot be loaded.
 EXIT_FAILED = 1
 
-#: Commands outside the container, and the modules that have them.
+
+class _Outside(NamedTuple):
+    """A command that is not the container's: the module that has it, and its line in the list of commands."""
+
+    module: str
+    summary: str
+
+
 _OUTSIDE = {
-    "archive": "mmekit_toolkit.archive.command",
-    "build": "mmekit_toolkit.images.build_command",
-    "contract": "mmekit_toolkit.contract.command",
-    "delete": "mmekit_toolkit.deploy.delete_command",
-    "deploy": "mmekit_toolkit.deploy.deploy_command",
-    "iam": "mmekit_toolkit.iam.command",
-    "invoke": "mmekit_toolkit.operate.invoke_command",
-    "local": "mmekit_endpoint.command",
-    "logs": "mmekit_toolkit.operate.logs_command",
-    "models": "mmekit_toolkit.operate.models_command",
-    "push": "mmekit_toolkit.images.push_command",
-    "status": "mmekit_toolkit.operate.status_command",
-    "update": "mmekit_toolkit.deploy.update_command",
+    "archive": _Outside("mmekit_toolkit.archive.command", "Make model archives, and say what is in them."),
+    "build": _Outside("mmekit_toolkit.images.build_command", "Build an image, and check it for SageMaker."),
+    "contract": _Outside("mmekit_toolkit.contract.command", "Check a container, clause by clause."),
+    "delete": _Outside("mmekit_toolkit.deploy.delete_command", "Delete an endpoint and what belongs to it."),
+    "deploy": _Outside(
+        "mmekit_toolkit.deploy.deploy_command", "Create an endpoint as its file describes it."
+    ),
+    "iam": _Outside("mmekit_toolkit.iam.command", "Print the policies that an endpoint needs."),
+    "invoke": _Outside("mmekit_toolkit.operate.invoke_command", "Call a model of an endpoint."),
+    "local": _Outside("mmekit_endpoint.command", "Run multi-model endpoints on this machine."),
+    "logs": _Outside("mmekit_toolkit.operate.logs_command", "Show what an endpoint's containers write."),
+    "models": _Outside("mmekit_toolkit.operate.models_command", "Add, list and remove an endpoint's models."),
+    "push": _Outside("mmekit_toolkit.images.push_command", "Push an image to ECR."),
+    "status": _Outside(
+        "mmekit_toolkit.operate.status_command", "Show an endpoint and what is wrong with it."
+    ),
+    "update": _Outside(
+        "mmekit_toolkit.deploy.update_command", "Change an endpoint as its file describes it."
+    ),
 }
+_NOT_HERE = "Not here: images leave it out."
 
 
 class _Commands(click.Group):
@@ -49,14 +64,27 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _OUTSIDE:
             return super().get_command(ctx, cmd_name)
-        try:
-            module = importlib.import_module(_OUTSIDE[cmd_name])
-        except ModuleNotFoundError as error:
-            if error.name != _OUTSIDE[cmd_name].partition(".")[0]:
-                raise
+        module = _OUTSIDE[cmd_name].module
+        if not _is_here(module):
             return _not_here(cmd_name)
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(importlib.import_module(module), cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing those outside, which takes four times as long."""
+        limit = formatter.width - 6 - max(map(len, self.list_commands(ctx)))  # as click's own list has it
+        rows = {name: command.get_short_help_str(limit) for name, command in self.commands.items()}
+        for name, found in _OUTSIDE.items():
+            rows[name] = found.summary if _is_here(found.module) else _NOT_HERE
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows.items()))
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except ModuleNotFoundError:  # an import hook's way of saying so
+        return False
 
 
 def _not_here(name: str) -> click.Command:
@@ -71,10 +99,7 @@ def _not_here(name: str) -> click.Command:
 
     anything = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
     settings = {"ignore_unknown_options": True}
-    help_text = "Not here: images leave it out."
-    return click.Command(
-        name, settings, leave, [anything], help=help_text, short_help=help_text, add_help_option=False
-    )
+    return click.Command(name, settings, leave, [anything], help=_NOT_HERE, add_help_option=False)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

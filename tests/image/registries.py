@@ -73,6 +73,8 @@ Rule = Callable[[int, bytes], "bytes | None"]
 PASS = b""
 #: Break the connection.
 CUT = None
+#: Be gone: break all connections and refuse new ones.
+GONE = b"\0"
 
 
 class Proxy:
@@ -98,7 +100,7 @@ class Proxy:
             assert not thread.is_alive()
 
     def close(self) -> None:
-        """Be gone: connections break, new ones are refused."""
+        """Be gone; may be called again."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -125,7 +127,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := client.recv(16384):
                 answer = self._rule(sent, data)
-                if answer is CUT:
+                if answer is GONE:
+                    self.close()
+                if answer in (CUT, GONE):
                     break
                 if answer:
                     client.sendall(answer)

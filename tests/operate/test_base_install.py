@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
 import pytest
+
+from mmekit.cli import main
 
 _WITHOUT_EXTRAS = """
 import importlib.abc
@@ -44,3 +47,16 @@ def test_a_command_names_the_extra_that_it_needs(arguments: tuple[str, ...]) -> 
     assert done.returncode == 1
     assert "pip install 'mmekit[deploy]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_list_of_commands_is_whole_and_imports_none_of_them() -> None:
+    program = (
+        "import atexit, sys; from mmekit.cli import main; "
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); main()"
+    )
+    command = [sys.executable, "-c", program, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.partition("Commands:\n")[2].splitlines()
+    assert {line.split()[0] for line in lines} == set(main.list_commands(click.Context(main)))
+    assert not {"mmekit_toolkit", "mmekit_endpoint", "boto3"} & set(done.stderr.split())

@@ -1,4 +1,4 @@
-"""The installed command, as people run it: a process, with the variables of one test and nothing else."""
+"""The command as people run it: a process, with the variables of one test and nothing else."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.endpoint.service import until
+from tests.toolkit.command_template import template
 
 MMEKIT = Path(sysconfig.get_path("scripts")) / "mmekit"
 _FOREIGN = ("AWS_", "MMEKIT_", "SAGEMAKER_")
@@ -41,14 +42,8 @@ class Mmekit:
 
     def __call__(self, *arguments: object, code: int = 0, stdin: bytes = b"", timeout_s: float = 60) -> Done:
         """Run it to its end; fails the test unless it ends with this code."""
-        done = subprocess.run(
-            [MMEKIT, *map(str, arguments)],
-            env=self.environ,
-            input=stdin,
-            capture_output=True,
-            timeout=timeout_s,
-        )
-        found = Done(done.returncode, done.stdout, done.stderr.decode())
+        ended, out, err = template().run([*map(str, arguments)], self.environ, stdin, timeout_s)
+        found = Done(ended, out, err.decode())
         assert "Traceback" not in found.stderr
         assert found.code == code, f"{found.code}: {found.stderr}"
         return found

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -29,7 +34,8 @@ class Command(click.Command):
         )
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _border(ctx):
+        _mend_streams()
+        with _border(ctx), interrupted_by_signals():
             return super().invoke(ctx)
 
 
@@ -42,6 +48,41 @@ class Group(click.Group):
 
 def _remember(ctx: click.Context, _: click.Parameter, debug: bool) -> None:
     ctx.meta["mmekit.debug"] = debug
+
+
+def _mend_streams() -> None:
+    """Let all be printed and asked: some streams are closed, some encodings have few characters."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # the process's own
+        elif isinstance(stream, io.TextIOWrapper) and mode == "w":
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Have SIGTERM of CI systems and `timeout`, and SIGHUP of a lost terminal, leave no more than Ctrl-C.
+
+    Where somebody else has decided on one of them, as nohup does, or owns the main thread, it stays so.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if mine and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in numbers:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(_: int, __: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -75,7 +116,7 @@ def _border(ctx: click.Context) -> Iterator[None]:
 
 
 def _explained(error: Exception) -> ToolkitError | None:
-    """Return what an AWS client's or the engine's error means, None for any other error."""
+    """Return what an error of the machine, an AWS client or the engine means, None for any other error."""
     explainers: list[Callable[[Exception], ToolkitError | None]] = []
     if "botocore" in sys.modules:
         from mmekit_toolkit.aws import explanations as aws
@@ -88,6 +129,9 @@ def _explained(error: Exception) -> ToolkitError | None:
     for explain in explainers:
         if found := explain(error):
             return found
+    if isinstance(error, OSError) and error.strerror:
+        # The machine's own: a full disk, a folder that is not there or read-only.
+        return ToolkitError(f"{error.strerror}{f': {error.filename}' if error.filename else ''}.")
     return None
 
 

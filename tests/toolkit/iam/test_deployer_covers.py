@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mmekit_toolkit.aws.clients import Aws
+from mmekit_toolkit.images.ecr_repository import EcrRepository
 from tests.endpoint.service import Service, stub_model
 from tests.toolkit.commands import Mmekit, described, local
 from tests.toolkit.iam_evaluation import allows, demands, shown
@@ -38,8 +42,9 @@ def caller(file: Path) -> Any:
     return json.loads(Mmekit()("iam", "caller", file).stdout)
 
 
-def test_deploying_watching_and_deleting_on_aws(tmp_path: Path) -> None:
-    with MotoServer() as moto, Recorder(moto.url) as recorder:
+def test_deploying_watching_and_deleting_on_aws(moto: MotoServer, tmp_path: Path) -> None:
+    moto.reset()
+    with Recorder(moto.url) as recorder:
         parts = _surroundings(moto)
         file = described(tmp_path, "churn", "s3://models/churn/", **parts)
         document = json.loads(local(moto.url)("iam", "deployer", file).stdout)
@@ -147,6 +152,32 @@ def _folder(tmp_path: Path) -> Path:
 def _has_logs(service: Service) -> bool:
     found = service.client("logs").describe_log_groups(logGroupNamePrefix="/aws/sagemaker/Endpoints/churn")
     return bool(found["logGroups"])
+
+
+def test_what_a_push_asks_of_ecr_itself(
+    moto: MotoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without docker: its own calls are of the next test."""
+    moto.reset()
+    document = deployer(described(tmp_path, "churn", "s3://models/churn/", region="us-east-1"))
+    with Recorder(moto.url) as recorder:
+        for name, value in local(recorder.url).environ.items():
+            monkeypatch.setenv(name, value)
+        aws = Aws()
+        repository = EcrRepository(aws, "churn", host=None, stand_in=None, kms_key=None)
+        repository.make()
+        repository.sign_in()
+        repository.image_id("1.0")
+        repository.scan_findings("sha256:" + "0" * 64)
+        aws.client("ecr").close()
+    assert operations(recorder.calls) == {
+        "BatchGetImage",
+        "CreateRepository",
+        "DescribeImageScanFindings",
+        "DescribeRepositories",
+        "GetAuthorizationToken",
+    }
+    assert not refused(document, recorder.calls)
 
 
 def test_what_docker_asks_of_the_registry_is_among_the_actions(tmp_path: Path) -> None:

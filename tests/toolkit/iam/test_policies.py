@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,6 @@ EVERYTHING: dict[str, Any] = {
         }
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[MotoServer]:
-    with MotoServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -230,18 +223,26 @@ def test_a_tenant_that_would_match_others_is_refused(offline: Mmekit, small: Pat
     assert "would match others, too" in done.stderr
 
 
-def test_china_has_a_partition_of_its_own(offline: Mmekit, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("partition", "region", "domain"),
+    [("aws-cn", "cn-north-1", "amazonaws.com.cn"), ("aws-us-gov", "us-gov-west-1", "amazonaws.com")],
+)
+def test_china_and_govcloud_have_partitions_of_their_own(
+    offline: Mmekit, tmp_path: Path, partition: str, region: str, domain: str
+) -> None:
+    key = KEY.replace("arn:aws:", f"arn:{partition}:").replace("us-east-1", region)
     file = described(
         tmp_path,
         "churn",
         "s3://models/churn/",
-        region="cn-north-1",
-        role="arn:aws-cn:iam::123456789012:role/churn",
-        image="123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/churn:1.0",
+        **{**EVERYTHING, "region": region, "kms_key": key},
+        role=f"arn:{partition}:iam::123456789012:role/churn",
+        image=f"123456789012.dkr.ecr.{region}.{domain}/churn:1.0",
     )
-    text = json.dumps([policy(offline, kind, file) for kind in ("execution-role", "deployer")])
+    text = json.dumps([policy(offline, kind, file) for kind in ("execution-role", "deployer", "caller")])
     assert "arn:aws:" not in text
-    assert "arn:aws-cn:ecr:cn-north-1:123456789012:repository/churn" in text
+    assert "us-east-1" not in text
+    assert f"arn:{partition}:ecr:{region}:123456789012:repository/churn" in text
 
 
 def test_a_role_that_is_only_named_is_looked_up_or_else_the_callers(moto: MotoServer, tmp_path: Path) -> None:

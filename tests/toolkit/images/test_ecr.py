@@ -20,16 +20,10 @@ KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/12345678-1234-1234-1234-123456789012"
 DIGEST = "sha256:" + "1" * 64
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[MotoServer]:
-    with MotoServer() as server:
-        yield server
-
-
 @pytest.fixture
-def aws(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    server.reset()
-    for name, value in server.environ.items():
+def aws(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    moto.reset()
+    for name, value in moto.environ.items():
         monkeypatch.setenv(name, value)
     aws = Aws()
     client = aws.client("ecr")

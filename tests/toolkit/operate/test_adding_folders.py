@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.endpoint.service import Service
+from tests.endpoint.service import Service, archive
 from tests.toolkit.commands import Mmekit, described, local
 
 _PROGRAM = """
@@ -79,14 +81,14 @@ def test_an_archive_with_faults_keeps_all_from_going_up(
 
 
 def test_an_archive_that_its_volume_cannot_hold_is_a_fault(mmekit_real: Mmekit, tmp_path: Path) -> None:
-    folder = tmp_path / "large"
-    (folder / "code").mkdir(parents=True)
-    (folder / "code" / "inference.py").write_text(_PROGRAM)
-    with (folder / "weights.bin").open("wb") as weights:
-        weights.truncate(1024**3 + 1)  # zeros that are nowhere: a packed MB
+    weights = tarfile.TarInfo("weights.bin")
+    weights.size = 1024**3
+    zeros = gzip.compress(bytes(2**26))
+    large = tmp_path / "large.tar.gz"
+    large.write_bytes(gzip.compress(weights.tobuf()) + 16 * zeros + archive({"code/inference.py": _PROGRAM}))
     variant = {"instance_type": "ml.m5.large", "instances": 1, "volume_gb": 1}
     file = described(tmp_path, "churn", "s3://models/churn/", variants=[variant])
-    done = mmekit_real("models", "add", file, folder, "--dry-run", code=3, timeout_s=110)
+    done = mmekit_real("models", "add", file, large, "--dry-run", code=3)
     assert ": fault: " in done.stderr
 
 

@@ -16,12 +16,6 @@ GROUP = "/aws/sagemaker/Endpoints/talks"
 BLUE, GREEN = "blue/i-0001", "green/i-0002"
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[MotoServer]:
-    with MotoServer() as server:
-        yield server
-
-
 @pytest.fixture
 def logs(moto: MotoServer) -> Iterator[Any]:
     """A client of an endpoint's log group with two streams."""
@@ -69,6 +63,8 @@ def test_streams_are_merged_by_time(mmekit_moto: Mmekit, logs: Any) -> None:
         (("--instance", "i-000"), []),
         (("--since", "2020-01-01T00:00:00Z"), ["one", "two (error)", "three (error)"]),
         (("--since", "2099-01-01"), []),
+        (("--since", "1000000w"), ["one", "two (error)", "three (error)"]),
+        (("--since", "0001-01-01"), ["one", "two (error)", "three (error)"]),
     ],
 )
 def test_lines_are_chosen(

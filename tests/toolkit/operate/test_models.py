@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,22 +58,25 @@ def test_an_archive_goes_up_once_under_the_hash_of_its_content(
     sha256 = head["Metadata"].pop("mmekit-sha256")
     assert target == f"churn-{sha256[:12]}.tar.gz"
     assert head["Metadata"] == {"mmekit-name": "churn", "mmekit-version": __version__}
-    again = mmekit("models", "add", "shop", "--no-check", file)
-    assert again.lines == [target]
-    assert again.stderr == f"{target} is there already.\n"
+    again = mmekit("models", "add", "shop", "--no-check", file, file)
+    assert again.lines == [target, target]
+    assert again.stderr == f"{target} is there already.\n" * 2
 
 
 def test_an_archive_that_changed_gets_another_key_and_overwrites_nothing(
     mmekit: Mmekit, empty: Any, tmp_path: Path
 ) -> None:
-    file = write(tmp_path / "churn.tar.gz", stub_model("1"))
-    (first,) = mmekit("models", "add", "shop", "--no-check", file).lines
+    file, old = tmp_path / "churn.tar.gz", stub_model("1")
+    (first,) = mmekit("models", "add", "shop", "--no-check", write(file, old)).lines
     write(file, stub_model("2"))
     until(lambda: seconds_passed(empty, first))
     (second,) = mmekit("models", "add", "shop", "--no-check", file).lines
     assert sorted(keys(empty)) == sorted([f"prod/{first}", f"prod/{second}"])
     listed = json.loads(mmekit("models", "list", "shop", "--json").stdout)
     assert [(entry["target_model"], entry["current"]) for entry in listed] == [(second, True), (first, False)]
+    again = mmekit("models", "add", "shop", "--no-check", write(file, old))
+    assert again.lines == [first]
+    assert f"{first} is there already, and {second} is newer: `mmekit invoke` with" in again.stderr
 
 
 def seconds_passed(s3: Any, target: str) -> bool:
@@ -109,6 +113,13 @@ def test_a_dry_run_names_the_target_and_uploads_nothing(mmekit: Mmekit, empty: A
     assert not keys(empty)
 
 
+def test_the_same_archive_twice_goes_up_once(mmekit: Mmekit, empty: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "churn.tar.gz", stub_model("1"))
+    done = mmekit("models", "add", "shop", "--no-check", file, file)
+    (target,) = set(done.lines)
+    assert re.fullmatch(rf"{target} uploaded .*\n{target} is there already.\n", done.stderr)
+
+
 def test_an_object_of_the_same_key_and_other_content_is_left_alone(
     mmekit: Mmekit, empty: Any, tmp_path: Path
 ) -> None:
@@ -132,10 +143,12 @@ def test_a_file_says_where_models_lie_before_the_endpoint_is_there(
 def test_foreign_objects_are_listed_and_marked(mmekit: Mmekit, empty: Any) -> None:
     empty.put_object(Bucket="shop", Key="prod/by-hand.tar.gz", Body=stub_model("1"))
     empty.put_object(Bucket="shop", Key="prod/folder/", Body=b"")
+    empty.put_object(Bucket="shop", Key="prod/\x1b[2Jred.tar.gz", Body=b"")
     done = mmekit("models", "list", "shop")
     assert "(not by mmekit)  by-hand.tar.gz" in done.stdout
+    assert "(not by mmekit)  \\x1b[2Jred.tar.gz" in done.stdout, "a key may have what moves a cursor"
     assert "folder" not in done.stdout
-    assert done.stderr.startswith("1 object, ")
+    assert done.stderr.startswith("2 objects, ")
 
 
 def test_old_versions_are_removed_and_the_newest_stays(mmekit: Mmekit, empty: Any, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from mmekit_toolkit.aws.clients import Aws
+from mmekit_toolkit.operate import metrics, snapshot
 from tests.endpoint.service import ROLE, Service, stub_model, until
 from tests.toolkit.commands import Mmekit, local
 from tests.toolkit.moto_server import MotoServer
@@ -18,11 +19,11 @@ SERVICE, INSTANCES = "AWS/SageMaker", "/aws/sagemaker/Endpoints"
 
 
 @pytest.fixture(scope="module")
-def moto() -> Iterator[MotoServer]:
+def moto(shared_moto: MotoServer) -> MotoServer:
     """An endpoint ``churn`` with autoscaling, alarms and metrics, as AWS would have them."""
-    with MotoServer() as server:
-        _make(server)
-        yield server
+    shared_moto.reset()
+    _make(shared_moto)
+    return shared_moto
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,16 @@ def test_all_parts_of_an_endpoint_are_shown(mmekit_moto: Mmekit) -> None:
     assert "3 objects, 15 bytes, below s3://models/churn/ (AllTraffic)" in shown
     assert "AllTraffic: 2 to 8 instances, SageMakerVariantInvocationsPerInstance 300.0" in shown
     assert "other-5xx" not in shown
+
+
+def test_an_endpoint_without_known_variants_is_not_shown_with_those_of_others(
+    moto: MotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first deployment that failed has none, and neither has its configuration when it was deleted."""
+    for name, value in moto.environ.items():
+        monkeypatch.setenv(name, value)
+    assert list(snapshot._autoscaling(Aws(), "broken", [])) == []
+    assert metrics.read(Aws(), "broken", [], timedelta(hours=1)) == {}
 
 
 def test_metrics_are_those_of_the_quarter_and_of_the_hour_and_thrash_gets_a_sentence(

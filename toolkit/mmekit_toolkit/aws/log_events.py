@@ -68,13 +68,13 @@ class Follower:
         self._since_ms = since_ms
         self._seen: dict[str, int] = {}  # id → time_ms
 
-    def look(self) -> list[LogEvent]:
-        """Return what no look has returned yet, by time. Raises as ``read``."""
-        found = read(self._aws, self._endpoint, since_ms=self._since_ms, streams=self._streams)
-        new = [event for event in found if event.id not in self._seen]
-        self._seen.update((event.id, event.time_ms) for event in new)
+    def look(self) -> Iterator[LogEvent]:
+        """Yield what no look has yielded yet, by time, as it is read. Raises as ``read``."""
+        for event in read(self._aws, self._endpoint, since_ms=self._since_ms, streams=self._streams):
+            if event.id not in self._seen:
+                self._seen[event.id] = event.time_ms
+                yield event
         # Clocks of instances may be ahead of this one's, never the other way by more than the overlap.
         last_ms = min(max(self._seen.values(), default=0), int(time.time() * 1000))
         self._since_ms = max(self._since_ms, last_ms - _OVERLAP_MS)
         self._seen = {id_: at_ms for id_, at_ms in self._seen.items() if at_ms >= self._since_ms}
-        return sorted(new, key=lambda event: event.time_ms)

@@ -22,8 +22,8 @@ _PART_BYTES = 16 * 1024 * 1024
 #: Parts on the way at once.
 _PARTS_AT_ONCE = 4
 
-#: HEADs on the way at once: a client keeps ten connections.
-_CALLS_AT_ONCE = 10
+#: Calls on the way at once: a client keeps ten connections.
+CALLS_AT_ONCE = 10
 
 #: The forms that SageMaker takes for ModelDataUrl beside s3:// (botocore: Url).
 _HTTPS = (
@@ -121,7 +121,7 @@ def heads(aws: Aws, prefix: Location, paths: Sequence[str]) -> Iterator[Head | N
             return None
         return Head(found["ContentLength"], found["Metadata"])
 
-    with _explained(prefix), ThreadPoolExecutor(_CALLS_AT_ONCE) as pool:
+    with _explained(prefix), ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
         yield from pool.map(one, paths)
 
 

@@ -28,6 +28,9 @@ def iam() -> None:
 
     ENDPOINT is the YAML file of an endpoint, or the name of one that is there. Nothing is changed: give what
     is printed to `aws iam create-policy`, or to whoever may. AWS is asked only for what the file leaves out.
+
+    A bucket with a KMS key of your own is not in the file: its key must allow kms:Decrypt to the execution
+    role, and kms:Decrypt and kms:GenerateDataKey to who uploads.
     """
 
 

@@ -87,6 +87,7 @@ def _images(facts: Facts) -> Iterator[Statement]:
             *common.ECR_PULL,
             "ecr:CompleteLayerUpload",
             "ecr:CreateRepository",
+            "ecr:DescribeImageScanFindings",
             "ecr:DescribeImages",
             "ecr:DescribeRepositories",
             "ecr:InitiateLayerUpload",
@@ -165,7 +166,15 @@ def _scaling(facts: Facts) -> Iterator[Statement]:
 def _private_link(facts: Facts, link: PrivateLink) -> Iterator[Statement]:
     arn = facts.place.arn
     endpoints = arn("ec2", "vpc-endpoint/*")
-    yield Statement("LookAtVpcEndpoints", ["ec2:DescribeVpcEndpoints"])
+    yield Statement(
+        "LookAtVpcEndpoints",
+        [
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeVpcEndpoints",
+            "ec2:DescribeVpcs",
+        ],
+    )
     yield Statement(
         "CreateVpcEndpoints",
         ["ec2:CreateVpcEndpoint"],

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from mmekit_toolkit.archive.findings import count
+from mmekit_toolkit.archive.findings import count, printable
 from mmekit_toolkit.archive.sizes import shown_bytes
 from mmekit_toolkit.aws import s3
 from mmekit_toolkit.aws.clients import Aws
 from mmekit_toolkit.aws.s3 import Location
 from mmekit_toolkit.errors import ToolkitError
-from mmekit_toolkit.operate import naming, uploads
+from mmekit_toolkit.operate import catalog, naming, uploads
 from mmekit_toolkit.operate.archives import Archive
 from mmekit_toolkit.operate.catalog import Entry
 from mmekit_toolkit.operate.endpoint import Models
@@ -34,26 +34,38 @@ def upload(
     """
     for archive in archives:
         naming.check(archive.name, place.prefix.key)
-    missing = {archive for archive in archives if not uploads.is_there(aws, archive, place.prefix)}
+    missing = uploads.missing(aws, archives, place.prefix)
     if check:
         from mmekit_toolkit.operate import faults  # what looks into archives takes long to import
 
-        faults.insist_on_none([archive for archive in archives if archive in missing], place.volume_gb)
+        faults.insist_on_none([archive for archive in archives if archive.target in missing], place.volume_gb)
     done: list[Archive] = []
+    uploaded: set[str] = set()
     with _saying_how_far(len(archives), done):
         for archive in archives:
             size = shown_bytes(archive.size_bytes)
-            if archive not in missing:
-                click.echo(f"{archive.target} is there already.", err=True)
+            if archive.target not in missing:
+                click.echo(f"{archive.target} is there already{_newer(aws, archive, place)}.", err=True)
             elif dry_run:
                 click.echo(f"{archive.target} would be uploaded ({size}).", err=True)
             else:
-                if any(archive.name == other.name for other in done if other in missing):
+                if archive.name in uploaded:
                     time.sleep(_DATE_STEP_S)  # two versions of one second would have no order
                 uploads.upload(aws, archive, place.prefix)
+                uploaded.add(archive.name)
                 click.echo(f"{archive.target} uploaded ({size}) to {place.prefix}.", err=True)
+            missing.discard(archive.target)  # the same once more is there by now
             done.append(archive)
             yield archive
+
+
+def _newer(aws: Aws, archive: Archive, place: Models) -> str:
+    """Return which other version calls by name go to: adding one that is there does not make it current."""
+    versions = s3.list_objects(aws, place.prefix, f"{archive.name}-")
+    for entry in catalog.entries(versions):
+        if entry.name == archive.name and entry.current and entry.target != archive.target:
+            return f", and {entry.target} is newer: `mmekit invoke` with the name {archive.name} calls that"
+    return ""
 
 
 def remove(aws: Aws, entries: Sequence[Entry], prefix: Location, yes: bool, dry_run: bool) -> None:
@@ -62,7 +74,8 @@ def remove(aws: Aws, entries: Sequence[Entry], prefix: Location, yes: bool, dry_
     number = count(len(entries), "object")
     for entry in entries:
         current = "  (current version)" if entry.current else ""
-        click.echo(f"  {entry.target}  {shown_bytes(entry.object.size_bytes)}{current}", err=True)
+        size = shown_bytes(entry.object.size_bytes)
+        click.echo(f"  {printable(entry.target)}  {size}{current}", err=True)
     if dry_run:
         click.echo(f"{number} ({total}) would be removed from {prefix}.", err=True)
         return

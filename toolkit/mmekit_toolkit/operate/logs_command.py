@@ -25,14 +25,14 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 def _since_ms(_: click.Context, __: click.Parameter, text: str) -> int:
     """Return ms since 1970 of ``10m``, ``2h``, or a date and time of ISO 8601, UTC where it names no zone."""
     if found := re.fullmatch(r"(\d+)([smhdw])", text):
-        return int((time.time() - int(found[1]) * _UNITS_S[found[2]]) * 1000)
+        return max(0, int(time.time() * 1000) - int(found[1]) * _UNITS_S[found[2]] * 1000)
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise click.BadParameter(
             f"{text!r} is no time. Expected 30s, 10m, 2h, 1d, or 2026-11-27T10:15:00."
         ) from None
-    return int((at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp() * 1000)
+    return max(0, int((at if at.tzinfo else at.replace(tzinfo=timezone.utc)).timestamp() * 1000))
 
 
 @click.command(

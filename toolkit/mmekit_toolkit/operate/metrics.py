@@ -82,6 +82,8 @@ def read(aws: Aws, endpoint: str, variants: Sequence[str], window: timedelta) ->
     # Whole minutes: SageMaker publishes by the minute.
     end = datetime.now(timezone.utc).replace(second=0, microsecond=0) + timedelta(minutes=1)
     asked = [(variant, query) for variant in variants for query in _QUERIES]
+    if not asked:
+        return {}
     pages = (
         aws.client("cloudwatch")
         .get_paginator("get_metric_data")

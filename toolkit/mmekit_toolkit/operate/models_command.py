@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections.abc import Container, Iterator
 from pathlib import Path
 
 import click
 
-from mmekit_toolkit.archive.findings import count
+from mmekit_toolkit.archive.findings import count, printable
 from mmekit_toolkit.archive.sizes import shown_bytes
 from mmekit_toolkit.aws import s3
 from mmekit_toolkit.aws.clients import Aws, aws_options
@@ -104,8 +105,8 @@ def list_(endpoint: str, variant: str | None, as_json: bool, aws: Aws) -> None:
         return
     rows = [
         (
-            entry.name or "(not by mmekit)",
-            entry.target,
+            printable(entry.name or "(not by mmekit)"),
+            printable(entry.target),
             shown_bytes(entry.object.size_bytes),
             texts.moment(entry.object.modified),
             "current" if entry.current else "",
@@ -154,18 +155,17 @@ def remove(
         raise click.UsageError("name models, or give --keep.")
     aws, place = _place(endpoint, variant, aws)
     chosen = catalog.chosen(catalog.entries(s3.list_objects(aws, place.prefix)), wanted, keep)
-    foreign = uploads.foreign(aws, place.prefix, chosen)
+    ours, foreign = uploads.by_origin(aws, place.prefix, chosen)
     if foreign and wanted:
         raise ToolkitError(
             "not uploaded by mmekit, and therefore not removed by it: "
-            f"{', '.join(entry.target for entry in foreign)}. Nothing was removed. "
-            f"`aws s3 rm {place.prefix.below(foreign[0].target)}` removes one."
+            f"{printable(', '.join(entry.target for entry in foreign))}. Nothing was removed. "
+            f"`aws s3 rm {shlex.quote(str(place.prefix.below(foreign[0].target)))}` removes one."
         )
-    chosen = [entry for entry in chosen if entry not in foreign]
-    if not chosen:
+    if not ours:
         click.echo("Nothing to remove.", err=True)
         return
-    changes.remove(aws, chosen, place.prefix, yes, dry_run)
+    changes.remove(aws, ours, place.prefix, yes, dry_run)
 
 
 @models.command(
@@ -207,9 +207,7 @@ def sync_(
         planned = sync.plan(found, entries)
         for _ in changes.upload(aws, planned.uploads, place, check=check, dry_run=dry_run):
             pass
-    surplus = planned.surplus if delete else []
-    foreign = uploads.foreign(aws, place.prefix, surplus)
-    surplus = [entry for entry in surplus if entry not in foreign]
+    surplus, _ = uploads.by_origin(aws, place.prefix, planned.surplus if delete else [])
     if surplus:
         changes.remove(aws, surplus, place.prefix, yes, dry_run)
     if not planned.uploads and not surplus:

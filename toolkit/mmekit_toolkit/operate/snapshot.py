@@ -121,6 +121,8 @@ def _models(aws: Aws, endpoint: str) -> Iterator[StoredModels]:
 
 
 def _autoscaling(aws: Aws, endpoint: str, variants: Sequence[str]) -> Iterator[dict[str, Any]]:
+    if not variants:
+        return  # a question that names none is answered with those of all endpoints
     client = aws.client("application-autoscaling")
     resources = {f"endpoint/{endpoint}/variant/{variant}": variant for variant in variants}
     targets = client.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=list(resources))

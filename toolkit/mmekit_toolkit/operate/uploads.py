@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from mmekit import __version__
 from mmekit_toolkit.archive.display import Display
@@ -19,8 +20,18 @@ _NAME = "mmekit-name"
 _VERSION = "mmekit-version"
 
 
-def is_there(aws: Aws, archive: Archive, prefix: Location) -> bool:
-    """Say whether the archive is below the prefix. Raises ToolkitError when another object has its key."""
+def missing(aws: Aws, archives: Sequence[Archive], prefix: Location) -> set[str]:
+    """Return the TargetModels that are not below the prefix.
+
+    Raises ToolkitError when another object has the key of one of the archives.
+    """
+    aws.client("s3")  # made here: threads may share it, but not make it
+    with ThreadPoolExecutor(s3.CALLS_AT_ONCE) as pool:
+        there = pool.map(lambda archive: _is_there(aws, archive, prefix), archives)
+        return {archive.target for archive, found in zip(archives, there, strict=True) if not found}
+
+
+def _is_there(aws: Aws, archive: Archive, prefix: Location) -> bool:
     place = prefix.below(archive.target)
     found = s3.head(aws, place)
     if found is None:
@@ -55,11 +66,12 @@ def upload(aws: Aws, archive: Archive, prefix: Location) -> None:
         )
 
 
-def foreign(aws: Aws, prefix: Location, entries: Sequence[Entry]) -> list[Entry]:
-    """Return those of the objects that mmekit did not upload; one that is gone meanwhile is none of them."""
-    found = s3.heads(aws, prefix, [entry.target for entry in entries])
-    return [
-        entry
-        for entry, head in zip(entries, found, strict=True)
-        if head is not None and _SHA256 not in head.metadata
-    ]
+def by_origin(aws: Aws, prefix: Location, entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Return the objects that mmekit uploaded, and those that others did; what is gone is neither."""
+    ours: list[Entry] = []
+    foreign: list[Entry] = []
+    heads = s3.heads(aws, prefix, [entry.target for entry in entries])
+    for entry, head in zip(entries, heads, strict=True):
+        if head is not None:
+            (ours if _SHA256 in head.metadata else foreign).append(entry)
+    return ours, foreign
