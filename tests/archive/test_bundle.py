@@ -431,3 +431,20 @@ def test_the_help_shows_the_forms_apart() -> None:
     assert "--sample-request" in sagemaker
     assert "--model-name" in rest
     assert "--sample-request" not in rest.partition("Examples:")[0]
+
+
+def test_what_is_there_under_the_name_and_is_another_thing_is_replaced(tmp_path: Path) -> None:
+    model = folder(tmp_path / "m", MODEL)
+    archive = packed(model, cwd=tmp_path)
+    content = archive.read_bytes()
+    archive.write_bytes(content[:-100])  # as a full disk leaves it
+    assert packed(model, cwd=tmp_path).read_bytes() == content
+
+
+@pytest.mark.parametrize("locale", ["C", "de_DE.ISO-8859-1"])
+def test_names_do_not_depend_on_the_locale(tmp_path: Path, locale: str) -> None:
+    model = folder(tmp_path / "m", {**MODEL, "größe/日本.txt": "x"})
+    expected = packed(model, cwd=tmp_path)
+    environ = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([COMMAND, "archive", "pack", model], cwd=tmp_path, env=environ, capture_output=True)
+    assert done.stdout.decode().strip() == expected.name, done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mmekit_toolkit.archive import own_code
 from mmekit_toolkit.archive.findings import Level
 from mmekit_toolkit.archive.report import Report
 from tests.archive.models import (
@@ -408,3 +409,25 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     (tmp_path / "m.zip").write_bytes(content)
     report = checked(tmp_path / "m.zip", volume_bytes=5_000_000)
     assert "too-large" in faults(report)
+
+
+def test_code_behind_a_link_counts_as_the_code_that_is_packed(tmp_path: Path) -> None:
+    folder(tmp_path / "src", {"inference.py": "def model_fn(path): ...\n", "evil.pkl": b"cos\nsystem\n."})
+    model = folder(tmp_path / "m", MODEL)
+    (model / "code").symlink_to("../src")
+    (tmp_path / "src/loop").symlink_to("..")
+    report = checked(model)
+    assert report.loads
+    assert report.loads.defines == ["model_fn"]
+    assert "dangerous" in faults(report)
+
+
+def test_the_program_is_looked_into_however_much_other_code_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_code, "_MAX_PARSED_BYTES", 1000)
+    files = {f"code/generated{number}.py": "x = [" + "1," * 300 + "\n" for number in range(5)}
+    report = checked(folder(tmp_path / "m", {**files, "code/inference.py": "def model_fn(path): ...\n"}))
+    assert report.loads
+    assert report.loads.defines == ["model_fn"]
+    assert len([each for each in report.findings if each.name == "syntax"]) == 1

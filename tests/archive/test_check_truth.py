@@ -6,9 +6,19 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.archive.models import checked, faults, folder, sklearn_bytes, tar_gz, told, xgboost_bytes
+from tests.archive.models import (
+    checked,
+    faults,
+    folder,
+    joblib_bytes,
+    sklearn_bytes,
+    tar_gz,
+    told,
+    xgboost_bytes,
+)
 from tests.support.server import Server
 
 UBJ, PKL = xgboost_bytes(), sklearn_bytes()
@@ -20,6 +30,13 @@ SAMPLE = {"MAR-INF/sample-request": "1,2,3,4\n"}
 def described(**fields: object) -> dict[str, bytes | str]:
     return {**SAMPLE, "MAR-INF/sample-request.json": json.dumps({"contentType": "text/csv", **fields})}
 
+
+def manifest(handler: str) -> dict[str, bytes | str]:
+    return {"MAR-INF/MANIFEST.json": json.dumps({"model": {"modelName": "m", "handler": handler}})}
+
+
+RUNS = "def model_fn(path): ...\ndef transform_fn(*request): ...\n"
+SERVICE = "class Service:\n    def handle(self, data, context): ...\n"
 
 #: Name → files of a model, and whether it is to be loaded.
 CASES: dict[str, tuple[dict[str, bytes | str], bool]] = {
@@ -52,8 +69,40 @@ CASES: dict[str, tuple[dict[str, bytes | str], bool]] = {
         },
         True,
     ),
-    "syntax": ({"model.ubj": UBJ, "code/inference.py": "def model_fn(:\n"}, False),
+    "syntax": ({"code/inference.py": "def model_fn(:\n"}, False),
     "manifest": ({"model.ubj": UBJ, "MAR-INF/MANIFEST.json": '{"runtime": "java"}'}, False),
+    "syntax of what nobody imports": (
+        {"code/inference.py": RUNS, "code/old.py": "print 1\n"},
+        True,
+    ),
+    "syntax of what is imported": (
+        {"code/inference.py": "import old\n" + RUNS, "code/old.py": "print 1\n"},
+        False,
+    ),
+    "relative import": ({"code/inference.py": "from . import helper\n" + RUNS, "code/helper.py": ""}, False),
+    "empty program": ({"code/inference.py": "# to do\n"}, False),
+    "functions from another module": (
+        {"code/inference.py": "from helper import *\n", "code/helper.py": RUNS},
+        True,
+    ),
+    "handler without its function": (
+        {**manifest("service:no"), "service.py": "def handle(d, c): ...\n"},
+        False,
+    ),
+    "handler's class": ({**manifest("service:no"), "service.py": SERVICE}, True),
+    "dict for an estimator": ({"model.pkl": b"\x80\x04}."}, False),
+    "dict that the model's code predicts with": (
+        {"model.pkl": b"\x80\x04}.", "code/inference.py": "def predict_fn(data, model): ...\n"},
+        True,
+    ),
+    "array for an estimator": ({"model.joblib": joblib_bytes(np.zeros(3))}, False),
+    "skops that is none": ({"model.skops": PKL}, False),
+    "PyTorch's suffix in capitals": ({"model.PT": b"PK\3\4"}, False),
+    "what XGBoost takes for a model": ({"model.ubj": UBJ, "Thumbs.db": "x"}, False),
+    "columns between semicolons": (
+        {"model.ubj": UBJ, **described(warmUp=1), "MAR-INF/sample-request": "1;2;3;4\n"},
+        True,
+    ),
     "requirements that are none": ({"model.ubj": UBJ, "requirements.txt": "a b"}, False),
 }
 
@@ -82,8 +131,10 @@ def test_the_server_does_as_the_check_says(server: Server, tmp_path: Path, name:
     [
         {"model.pkl": b"\x80\x02cno_such_module\nX\n)\x81."},
         {"model.ubj": UBJ, "requirements.txt": "no-such-package"},
+        manifest("no_such_module:handle"),
+        manifest("service.py:handle"),
     ],
-    ids=["module", "requirement"],
+    ids=["module", "requirement", "handler", "handler's file"],
 )
 def test_what_only_an_image_can_tell_is_a_warning_here(
     server: Server, tmp_path: Path, files: dict[str, bytes | str]

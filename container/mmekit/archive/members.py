@@ -222,11 +222,16 @@ def fault_of_name(name: str) -> str | None:
         return "a zero byte in its path"
     if parts and re.match("[A-Za-z]:", parts[0]):
         return "a drive letter"
-    if len(os.fsencode(name)) > 4096 or any(len(os.fsencode(part)) > 255 for part in parts):
+    if len(_bytes(name)) > 4096 or any(len(_bytes(part)) > 255 for part in parts):
         return "a path longer than this system's limit"
     if len(parts) > _MAX_DEPTH:
         return f"a path of more than {_MAX_DEPTH} folders"
     return None
+
+
+def _bytes(name: str) -> bytes:
+    """Return a name as UTF-8, whatever the locale; bytes that are none are as they were."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _clean(name: str, source: str) -> str:

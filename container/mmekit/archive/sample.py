@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 
 from mmekit.errors import InvalidModel
@@ -23,6 +24,8 @@ DESCRIPTION = "MAR-INF/sample-request.json"
 #: More predictions than any compiler needs to see.
 MAX_WARM_UP = 100
 _MAX_DESCRIPTION_BYTES = 64 * 1024
+#: SageMaker takes requests of up to 25 MB (AWS: InvokeEndpoint), other callers somewhat more.
+_MAX_BODY_BYTES = 100 * 1024 * 1024
 _EXPECTED = 'expected {"contentType": "text/csv", "accept": …, "warmUp": 0}'
 
 
@@ -49,17 +52,30 @@ def read_sample(folder: str) -> Sample | None:
     Raises InvalidModel when it cannot be used, OSError when it cannot be read.
     """
     try:
-        with open(os.path.join(folder, DESCRIPTION), "rb") as file:
-            content = file.read(_MAX_DESCRIPTION_BYTES + 1)
+        content = _content(folder, DESCRIPTION, _MAX_DESCRIPTION_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     content_type, accept, warm_up = _parse(content)
     try:
-        with open(os.path.join(folder, BODY), "rb") as file:
-            body = file.read()
+        body = _content(folder, BODY, _MAX_BODY_BYTES)
     except FileNotFoundError:
         raise InvalidModel(f"The model has {DESCRIPTION}, but not the request itself, {BODY}.") from None
+    if len(body) > _MAX_BODY_BYTES:
+        raise InvalidModel(f"{BODY} has more than {_MAX_BODY_BYTES} bytes, which is no request.")
     return Sample(body, content_type, accept, warm_up)
+
+
+def _content(folder: str, name: str, limit: int) -> bytes:
+    """Return a file's content, one byte over the limit where it is larger."""
+    with open(os.path.join(folder, name), "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InvalidModel(f"{name} is no file.")
+        return file.read(limit + 1)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, do not wait for who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _parse(content: bytes) -> tuple[str, str | None, int]:

@@ -8,6 +8,7 @@ never overwrites an old one.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import gzip
 import hashlib
 import io
@@ -94,7 +95,7 @@ def collect(
 
 
 def write(bundle: Bundle, output: Path, progress: Callable[[int], None] = lambda _: None) -> Written:
-    """Write ``NAME-HASH.tar.gz`` into a folder, complete or not at all; one that is there is left as it is.
+    """Write ``NAME-HASH.tar.gz`` into a folder, complete or not at all; if it is there, it is left as it is.
 
     ``progress`` gets the number of bytes that went in. Raises ToolkitError for what cannot be read or
     written, and for files that change meanwhile.
@@ -109,7 +110,7 @@ def write(bundle: Bundle, output: Path, progress: Callable[[int], None] = lambda
             out = _Hashing(file)
             _write_archive(bundle, out, progress)
         target = output / f"{bundle.name}-{out.digest.hexdigest()[:HASH_DIGITS]}{SUFFIX}"
-        is_new = not target.exists()
+        is_new = not (target.is_file() and filecmp.cmp(part, target, shallow=False))
         if is_new:
             os.chmod(part, 0o644)
             os.replace(part, target)
@@ -157,7 +158,7 @@ def _write_archive(bundle: Bundle, out: _Hashing, progress: Callable[[int], None
 
 def _order(name: str) -> list[bytes]:
     """Sort by folders, byte by byte: the locale does not matter."""
-    return [os.fsencode(part) for part in name.split("/")]
+    return [part.encode() for part in name.split("/")]
 
 
 def _add_file(archive: tarfile.TarFile, name: str, file: Path, progress: Callable[[int], None]) -> None:
@@ -215,7 +216,9 @@ class _Walk:
         except OSError as error:
             raise ToolkitError(f"{folder} cannot be read: {error.strerror}.") from error
         for entry in entries:
-            self._take(entry, (*above, entry.name), entered | {real})
+            # The bytes are UTF-8, whatever the locale takes them for.
+            part = os.fsencode(entry.name).decode("utf-8", "surrogateescape")
+            self._take(entry, (*above, part), entered | {real})
 
     def _take(self, entry: os.DirEntry[str], parts: tuple[str, ...], entered: frozenset[str]) -> None:
         name = "/".join(parts)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 from collections.abc import Container, Iterable
 
 from mmekit_toolkit.archive.environment import Environment
-from mmekit_toolkit.archive.pickle_values import Global, Thing, Value, walk
+from mmekit_toolkit.archive.pickle_values import Global
 
 
 class Kind(str, enum.Enum):
@@ -25,6 +26,8 @@ class Kind(str, enum.Enum):
     SCRIPT = "script"
     #: Code that travels in the pickle (cloudpickle, dill).
     INLINE = "code in the pickle"
+    #: Of Python's own library, and nothing that models pickle.
+    UNUSUAL = "unusual"
     #: It runs commands, opens files or sockets, or runs text as code: no model needs it.
     DANGEROUS = "dangerous"
 
@@ -36,6 +39,12 @@ _HARMLESS = frozenset(
     {"_codecs", "array", "collections", "copy_reg", "copyreg", "datetime", "decimal", "enum", "fractions"}
     | {"functools", "itertools", "math", "numbers", "operator", "pathlib", "random", "re", "string"}
     | {"types", "typing", "uuid", "weakref", "abc", "dataclasses", "zoneinfo", "_operator", "_random"}
+    | {"_collections_abc", "bisect", "calendar", "contextvars", "heapq", "ipaddress", "json", "queue"}
+    | {"statistics", "struct", "textwrap", "time", "unicodedata"}
+)
+#: Of modules that are otherwise not.
+_HARMLESS_NAMES = re.compile(
+    r"logging\.(getLogger|Logger|RootLogger)|inspect\.(Signature|Parameter\w*|_\w+Kind)"
 )
 #: Modules of which nothing belongs into a model.
 _DANGEROUS_MODULES = frozenset(
@@ -46,6 +55,7 @@ _DANGEROUS_MODULES = frozenset(
     | {"pip", "ensurepip", "venv", "setuptools", "distutils", "pdb", "bdb", "cProfile", "profile", "timeit"}
     | {"trace", "doctest", "signal", "_signal", "multiprocessing", "asyncio", "threading", "_thread"}
     | {"marshal", "pickle", "_pickle", "shelve", "dbm", "gc", "atexit", "faulthandler", "mmap"}
+    | {"pydoc", "idlelib", "lib2to3", "_pyrepl", "_osx_support", "_aix_support", "platform", "sysconfig"}
     | {"tempfile", "glob", "fileinput", "linecache", "site", "getpass", "fcntl", "resource"}
 )
 #: Single functions, for modules that are otherwise fine.
@@ -54,18 +64,22 @@ _DANGEROUS_NAMES = re.compile(
     r"(eval|exec|execfile|compile|open|file|__import__|input|raw_input|breakpoint|exit|quit|globals|locals"
     r"|vars|setattr|delattr|memoryview|help|reload)(\..*)?"
     r"|(io|_io|_pyio)\.(open|open_code|FileIO|OpenWrapper|TextIOWrapper)"
-    r"|pathlib\.[^.]+\..+|_?operator\.(methodcaller|attrgetter)"
+    # Python 3.13 says pathlib._local.PosixPath.
+    r"|pathlib\.(?!_local\.[^.]+$)[^.]+\..+|_?operator\.(methodcaller|attrgetter)"
     r"|numpy\.(load|loadtxt|genfromtxt|fromfile|memmap|save|savetxt|f2py\..*|distutils\..*)"
     r"|numpy\.(testing|lib\.npyio|lib\._npyio_impl|ctypeslib).*|numpy\..*\b(runstring|exec_mod_from_location)"
-    r"|torch\.(hub|utils\.cpp_extension|utils\.model_zoo|distributed\.rpc|package|_inductor|_dynamo)\..*"
+    r"|torch\.(hub|utils\.(cpp_extension|model_zoo|collect_env|bottleneck|_config_module)|fx\.experimental|testing"
+    r"|jit\.unsupported_tensor_ops|distributed\.run|distributed\.launcher|distributed\.rpc|package|_inductor|_dynamo)\..*"
     r"|torch\.(load|serialization\.load|jit\.load|ops\.load_library)|torch\.classes\.load_library"
     r"|joblib\.(load|dump|Memory|memory\..*|_utils\.eval_expr|numpy_pickle\.load)"
-    r"|pandas\.(read_.*|eval|io\..*|core\.computation\..*)|scipy\.io\..*|types\.FunctionType"
+    r"|pandas\.(read_.*|eval|io\..*|core\.computation\..*)|scipy\.io\..*"
+    r"|types\.(FunctionType|LambdaType)|(dataclasses|uuid)\._\w+|typing\.(ForwardRef|get_type_hints|_eval_type)"
     r"|sklearn\.datasets\..*\b(fetch|load|dump)_\w+|xgboost\.(tracker|dask|spark)\..*"
 )
 #: What brings code, or a further pickle, along inside the pickle.
-_INLINE = re.compile(r"(cloudpickle|dill|_dill)\b.*|types\.CodeType|torch\.storage\._load_from_bytes")
-#: Modules that others import, so that a name may lead through them; numpy has a function ``trace``.
+_INLINE = re.compile(r"(.+\.)?(cloudpickle|dill|_dill)\b.*|types\.CodeType|torch\.storage\._load_from_bytes")
+#: Modules that others import, as ``_sys``, too, so that a name may lead through them, and what is looked for
+#: there; numpy has a function ``trace``.
 _REACHED = frozenset(
     {
         "os",
@@ -79,6 +93,10 @@ _REACHED = frozenset(
         "socket",
         "ctypes",
         "pickle",
+        "bltns",
+        "modules",
+        "system",
+        "popen",
     }
 )
 #: Functions by which copyreg makes objects.
@@ -104,6 +122,8 @@ def kind_of(found: Global, own: Container[str], environment: Environment) -> Kin
         return Kind.INLINE
     if top in _BUILTINS or top in _HARMLESS or top == "__torch__":
         return Kind.EXPECTED
+    if top in sys.stdlib_module_names:
+        return Kind.EXPECTED if _HARMLESS_NAMES.fullmatch(str(found)) else Kind.UNUSUAL
     if not environment.has_module(top):
         return Kind.MISSING
     return Kind.EXPECTED if top in _FRAMEWORKS else Kind.INSTALLED
@@ -112,24 +132,19 @@ def kind_of(found: Global, own: Container[str], environment: Environment) -> Kin
 def _reaches_through(found: Global) -> bool:
     """Say whether a name goes through a harmless module to another: ``sklearn.utils`` has ``os.system``."""
     parts = {*found.name.split(".")} - _DUNDERS
-    return any(part in _REACHED or (part.startswith("__") and part.endswith("__")) for part in parts)
+    return any(_is_reached(part) or (part.startswith("__") and part.endswith("__")) for part in parts)
 
 
-def reaches_inside(root: Value) -> list[str]:
-    """Return what getattr asks for that is Python's own: ``__globals__``, ``__subclasses__``.
+def _is_reached(part: str) -> bool:
+    return part.lstrip("_") in _REACHED
 
-    getattr itself is how bound methods and members of enumerations are pickled.
+
+def reaching(attributes: Iterable[str]) -> list[str]:
+    """Return those of the names that getattr takes from an object which lead to Python itself.
+
+    Others are how bound methods and members of enumerations are pickled.
     """
-    asked = {
-        thing.args[1]
-        for thing in walk(root)
-        if isinstance(thing, Thing)
-        and thing.kind in ("builtins.getattr", "__builtin__.getattr")
-        and isinstance(thing.args, tuple)
-        and len(thing.args) > 1
-        and isinstance(thing.args[1], str)
-    }
-    return sorted(name for name in asked if name.startswith("__"))
+    return sorted(name for name in attributes if name.startswith("__") or _is_reached(name))
 
 
 def of_kind(kinds: dict[Global, Kind], kind: Kind) -> list[str]:

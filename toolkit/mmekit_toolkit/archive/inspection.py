@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,16 +12,18 @@ from mmekit.artifact import SIDE_FOLDERS, Artifact
 from mmekit.choice import Choice
 from mmekit.errors import InvalidModel, MmekitError, ModelNotFound
 from mmekit.formats import FRAMEWORKS
-from mmekit_toolkit.archive import model_rules
+from mmekit_toolkit.archive import code_rules, model_rules
 from mmekit_toolkit.archive.agreement import compare
 from mmekit_toolkit.archive.environment import Environment, ImageEnvironment
 from mmekit_toolkit.archive.findings import Finding, Level, about, count, shown
 from mmekit_toolkit.archive.junk import is_junk
+from mmekit_toolkit.archive.listing import files_below
 from mmekit_toolkit.archive.model import ModelFile, read_model
 from mmekit_toolkit.archive.model_files import Ambiguous, read_by
 from mmekit_toolkit.archive.model_rules import Surroundings
 from mmekit_toolkit.archive.own_code import OwnCode, read_code
 from mmekit_toolkit.archive.pickle_files import may_hold_pickles
+from mmekit_toolkit.archive.pickle_source import Limits
 from mmekit_toolkit.archive.runner import code_of, sentence
 from mmekit_toolkit.archive.signature import (
     LEGACY_SIGNATURE,
@@ -159,27 +160,8 @@ def _look_at_code(inspection: Inspection, folder: Path, environment: Environment
     if main is None and chosen and chosen.handler and found:
         main = artifact.find_handler_file(chosen.handler, found.code_dirs)
     inspection.code = code = read_code(folder, main)
-    level = Level.FAULT if inspection.own_code else Level.WARNING
-    if code.broken:
-        text = f"Python {environment.python} cannot read {shown(code.broken)}."
-        inspection.findings.append(about(level, "syntax", text, code.broken))
-    if not inspection.own_code or found is None:
-        return
-    missing = {
-        module: file
-        for module, file in code.imports.items()
-        if module not in found.top_level_modules and not environment.has_module(module)
-        if module not in ("mmekit", "mmekit_handlers", "mms")
-    }
-    if missing:
-        told = [f"{module} ({file})" for module, file in missing.items()]
-        advice = "" if environment.is_image else " --image IMAGE compares with the image itself."
-        text = (
-            f"the model's code imports {shown(told)}, which {environment.name} does not have. Install it in "
-            f"the image, or put the module into code/.{advice}"
-        )
-        level = Level.FAULT if environment.is_image else Level.WARNING
-        inspection.findings.append(about(level, "module-missing", text, missing.values()))
+    if chosen is not None and found is not None:
+        inspection.findings += code_rules.of_code(code, main, found, chosen, environment)
 
 
 # --- files ---------------------------------------------------------------------------------
@@ -194,15 +176,23 @@ def _look_at_models(inspection: Inspection, folder: Path, environment: Environme
         inspection.artifact.top_level_modules if inspection.artifact else frozenset(),
         inspection.own_code,
     )
-    deadline = time.monotonic() + _TIMEOUT_S
-    for path in _all_files(folder)[:_MAX_FILES]:
+    limits = Limits(_TIMEOUT_S)
+    # What is loaded comes first, were it junk to everybody else.
+    files = [*sorted(read), *(path for path in files_below(folder) if path not in read)]
+    if len(files) > _MAX_FILES:
+        text = (
+            f"it has {len(files)} files, of which {_MAX_FILES} were looked into: what the others are, and "
+            "would import, is not known."
+        )
+        inspection.findings.append(about(Level.WARNING, "not-looked-into", text))
+    for path in files[:_MAX_FILES]:
         name = path.relative_to(folder).as_posix()
         is_read = path in read
         known = runtime if is_read and runtime in FRAMEWORKS else recognised.get(name)
         try:
             if known is None and not may_hold_pickles(name, _head(path)):
                 continue
-            model = read_model(path, name, known, deadline)
+            model = read_model(path, name, known, limits)
         except OSError as error:
             text = f"{name} cannot be read: {error.strerror}."
             inspection.findings.append(about(Level.FAULT, "unreadable", text, [name]))
@@ -216,25 +206,23 @@ def _files_that_are_read(inspection: Inspection, folder: Path) -> set[Path]:
     """Return the files that a built-in handler loads by itself; none where the model's code decides."""
     chosen = inspection.choice
     runtime = (chosen.handler or chosen.runtime) if chosen else None
-    if chosen is None or runtime not in FRAMEWORKS or "model_fn" in inspection.code.defines:
+    if chosen is None or runtime not in FRAMEWORKS or inspection.code.names & {"model_fn", "*"}:
         return set()
     try:
-        return set(read_by(runtime, folder))
+        read = set(read_by(runtime, folder))
     except Ambiguous as error:
         inspection.findings.append(about(Level.FAULT, "several-models", f"{error}."))
     except OSError as error:
         text = f"{error.filename} cannot be read: {error.strerror}."
         inspection.findings.append(about(Level.FAULT, "unreadable", text))
+    else:
+        if not read:
+            text = (
+                f"there is no file with a name that the built-in handler for {FRAMEWORKS[runtime][0]} loads."
+            )
+            inspection.findings.append(about(Level.FAULT, "not-loaded", text))
+        return read
     return set()
-
-
-def _all_files(folder: Path) -> list[Path]:
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_junk((name,)))
-        paths = (Path(root, name) for name in sorted(names) if not is_junk((name,)))
-        found += [path for path in paths if path.is_file()]
-    return found
 
 
 def _head(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from mmekit.archive.members import (
     refusing_broken,
 )
 from mmekit.errors import InvalidModel
+from mmekit_toolkit.archive.junk import is_junk
 
 #: Folders that are made for one archive, as by the server.
 _MAX_FOLDERS = 10_000
@@ -127,6 +128,22 @@ def list_folder(folder: Path) -> Listing:
         else:
             listing.entries.append(entry)
     return listing
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return all files below a folder but junk, links followed as `pack` does, in the order of names."""
+    found: list[Path] = []
+    entered: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in entered or len(found) > MAX_MEMBERS:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not is_junk((name,)))
+        paths = (Path(root, name) for name in sorted(names) if not is_junk((name,)))
+        found += [path for path in paths if path.is_file()]
+    return found
 
 
 def _below(folder: str, prefix: str) -> Iterator[Entry | str]:

@@ -14,14 +14,15 @@ from mmekit.errors import InvalidModel
 from mmekit.formats import PYTORCH, SKLEARN, XGBOOST
 from mmekit_toolkit.archive import torch_model, xgboost_model
 from mmekit_toolkit.archive.pickle_files import Found, pickles_of
+from mmekit_toolkit.archive.pickle_source import Limits
 from mmekit_toolkit.archive.pickle_values import Blob, Global, Thing, Value, texts, walk
 
 _GIT_LFS = b"version https://git-lfs"
-_MAX_SCHEMA_BYTES = 64 * 1024 * 1024
-#: skops writes each object's class into schema.json (skops: io/_general.py).
-_SKOPS_CLASS = re.compile(r'"__class__": "([\w.]+)", "__module__": "([\w.]+)"')
-_SKOPS_VERSION = re.compile(r'"_sklearn_version": \{[^}]*"content": "\\"([\w.]+)\\""')
-_SKOPS_COLUMNS = re.compile(r'"n_features_in_": \{[^}]*"content": "(\d{1,9})"')
+#: A forest of a thousand trees has a few MiB; parsed it takes twenty times that.
+_MAX_SCHEMA_BYTES = 16 * 1024 * 1024
+#: skops writes each object's attributes into schema.json (skops: io/_general.py).
+_SKOPS_VERSION = re.compile(r'"_sklearn_version": \{[^{}]{0,500}?"content": "\\"([\w.]+)\\""')
+_SKOPS_COLUMNS = re.compile(r'"n_features_in_": \{[^{}]{0,500}?"content": "(\d{1,9})"')
 
 
 @dataclass
@@ -48,6 +49,8 @@ class ModelFile:
     pickles: list[Found] = field(default_factory=list)
     #: Why it cannot be a model at all.
     fault: str | None = None
+    #: Why it cannot predict without code of the model's own.
+    cannot_predict: str | None = None
 
     @property
     def imports(self) -> list[Global]:
@@ -55,7 +58,7 @@ class ModelFile:
         return list(dict.fromkeys(each for found in self.pickles for each in found.pickle.globals))
 
 
-def read_model(path: Path, name: str, runtime: str | None, deadline: float) -> ModelFile:
+def read_model(path: Path, name: str, runtime: str | None, limits: Limits) -> ModelFile:
     """Look into a file. Raises OSError when it cannot be read."""
     model = ModelFile(path, name, path.stat().st_size, runtime)
     with path.open("rb") as file:
@@ -66,12 +69,14 @@ def read_model(path: Path, name: str, runtime: str | None, deadline: float) -> M
         model.fault = "it is a Git LFS pointer, not the file: run `git lfs pull`"
     elif runtime == SKLEARN and head.startswith(b"PK\3\4"):
         _read_skops(model)
+    elif runtime == SKLEARN and name.lower().endswith(".skops"):
+        model.fault = "it is no skops file, which is a zip archive"
     elif runtime == PYTORCH and not _is_pickle_by_name(name, head):
-        _read_torch(model, deadline)
+        _read_torch(model, limits)
     elif runtime == XGBOOST and not _is_pickle_by_name(name, head):
         _read_xgboost(model, head)
     else:
-        _read_pickles(model, deadline)
+        _read_pickles(model, limits)
     return model
 
 
@@ -105,13 +110,13 @@ def _take_xgboost(model: ModelFile, found: xgboost_model.XgboostModel) -> None:
         model.written_by["xgboost"] = found.version_text
 
 
-def _read_torch(model: ModelFile, deadline: float) -> None:
+def _read_torch(model: ModelFile, limits: Limits) -> None:
     model.torch = torch_model.read_file(model.path)
     model.form = model.torch.kind.value
     if model.torch.version:
         model.written_by["torch"] = model.torch.version
     if model.torch.kind is torch_model.Kind.PICKLED:
-        model.pickles = pickles_of(model.path, deadline)
+        model.pickles = pickles_of(model.path, limits)
         whole = torch_model.objects_in(model.imports)
         model.form = "pickle of Python objects (torch.save)" if whole else "state_dict (torch.save)"
     elif model.torch.is_cut:
@@ -125,8 +130,9 @@ def _read_skops(model: ModelFile) -> None:
     try:
         with refusing_broken(model.name), closing(raw_members(model.path, model.name)) as members:
             for member in members:
-                if member.name == "schema.json" and member.size <= _MAX_SCHEMA_BYTES:
-                    _take_skops(model, b"".join(member.chunks()).decode("utf-8", "replace"))
+                if member.name == "schema.json":
+                    if member.size <= _MAX_SCHEMA_BYTES:
+                        _take_skops(model, b"".join(member.chunks()).decode("utf-8", "replace"))
                     return
         model.fault = "it is no skops file: it has no schema.json"
     except InvalidModel:
@@ -145,8 +151,8 @@ def _take_skops(model: ModelFile, schema: str) -> None:
         model.fault = "its schema.json is damaged"
 
 
-def _read_pickles(model: ModelFile, deadline: float) -> None:
-    model.pickles = pickles_of(model.path, deadline)
+def _read_pickles(model: ModelFile, limits: Limits) -> None:
+    model.pickles = pickles_of(model.path, limits)
     if not model.pickles:
         return
     protocol = max(found.pickle.protocol for found in model.pickles)
@@ -154,6 +160,8 @@ def _read_pickles(model: ModelFile, deadline: float) -> None:
     model.form = f"{'joblib' if joblib else 'pickle'}, protocol {protocol}"
     for found in model.pickles:
         _take_objects(model, found.pickle.root)
+    if model.runtime == SKLEARN and len(model.pickles) == 1:
+        model.cannot_predict = _no_estimator(model.pickles[0].pickle.root)
 
 
 def _take_objects(model: ModelFile, root: Value) -> None:
@@ -169,6 +177,19 @@ def _take_objects(model: ModelFile, root: Value) -> None:
             break
     columns, names = _input_of(root)
     model.columns, model.names = columns or model.columns, names or model.names
+
+
+def _no_estimator(root: Value) -> str | None:
+    """Return why what a pickle makes cannot predict, where that is certain."""
+    if isinstance(root, dict | list | tuple | str | int) or root is None:
+        kind = type(root).__name__
+    elif isinstance(root, Thing) and root.kind.endswith(
+        ("multiarray._reconstruct", "numpy_pickle.NumpyArrayWrapper")
+    ):
+        kind = "numpy array"
+    else:
+        return None
+    return f"it holds a {kind}, which cannot predict; expected an estimator"
 
 
 def _described(root: Thing) -> str:

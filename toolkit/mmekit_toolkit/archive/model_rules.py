@@ -46,6 +46,9 @@ def of_model(model: ModelFile, is_read: bool, around: Surroundings) -> list[Find
     if model.fault:
         level = Level.FAULT if is_read else Level.WARNING
         found.append(about(level, "not-a-model", f"{model.name}: {model.fault}.", [model.name]))
+    if model.cannot_predict and is_read and not around.code_runs:
+        text = f"{model.name}: {model.cannot_predict}, or predict_fn in code/inference.py."
+        found.append(about(Level.FAULT, "not-a-model", text, [model.name]))
     found += _of_pickles(model, is_read)
     found += _of_imports(model, around)
     found += _of_sklearn(model, around)
@@ -71,11 +74,11 @@ def _of_pickles(model: ModelFile, is_read: bool) -> Iterable[Finding]:
             yield about(
                 Level.FAULT,
                 "dangerous",
-                f"{where}: it computes the names of what it imports, as no honest pickle does. Do not load "
-                "it.",
+                f"{where}: it computes the names of what it imports or calls, as no honest pickle does. Do "
+                "not load it.",
                 [model.name],
             )
-        if inside := imports.reaches_inside(found.pickle.root):
+        if inside := imports.reaching(found.pickle.attributes):
             yield about(
                 Level.FAULT,
                 "dangerous",
@@ -97,6 +100,14 @@ def _of_imports(model: ModelFile, around: Surroundings) -> Iterable[Finding]:
             "connections; no model needs that. Do not load it: it may be an attack. If it is the model's "
             "own, "
             "put that code into a module in code/.",
+            [name],
+        )
+    if names := of_kind(kinds, Kind.UNUSUAL):
+        yield about(
+            Level.WARNING,
+            "unusual-import",
+            f"{name}: it needs {shown(names)} of Python's own library, which models rarely do, and which may "
+            "open files or run code. See what that is for before you load it.",
             [name],
         )
     if names := of_kind(kinds, Kind.SCRIPT):
@@ -212,7 +223,7 @@ def _of_torch(model: ModelFile, is_read: bool, around: Surroundings) -> Iterable
     if model.torch is None:
         return
     kind, name = model.torch.kind, model.name
-    if is_read and not around.code_runs:
+    if is_read:
         yield from _of_torch_kind(model, kind, around.environment)
     wrote, has = _numbers(model.torch.version), _numbers(around.environment.version("torch"))
     if wrote and has and wrote[:2] > has[:2]:

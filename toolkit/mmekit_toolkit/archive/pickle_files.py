@@ -17,7 +17,7 @@ from typing import IO, Protocol, cast
 from mmekit.archive.members import RawMember, raw_members, refusing_broken
 from mmekit.errors import InvalidModel
 from mmekit_toolkit.archive.pickle_machine import Pickle, scan
-from mmekit_toolkit.archive.pickle_source import Source
+from mmekit_toolkit.archive.pickle_source import Limits, Source
 
 #: Files of these names are pickles, or are made to look like ones.
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".sav", ".dill", ".cloudpickle")
@@ -56,51 +56,55 @@ def may_hold_pickles(name: str, head: bytes) -> bool:
     return plain.endswith(PICKLE_SUFFIXES) or bool(_PICKLE.match(head)) or head.startswith((_ZIP, _NUMPY))
 
 
-def pickles_of(path: Path, deadline: float) -> list[Found]:
+def pickles_of(path: Path, limits: Limits) -> list[Found]:
     """Look into a file's pickles without loading them; none where it holds none.
 
-    ``deadline`` is a time of ``time.monotonic``. Raises OSError when the file cannot be read.
+    Raises OSError when the file cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(16)
         file.seek(0)
         if head.startswith(_ZIP):
-            return _in_zip(path, deadline)
+            return _in_zip(path, limits)
         if head.startswith(_NUMPY):
-            pickle = _behind_numpy_header(Source(file, deadline, can_seek=True))
+            pickle = _behind_numpy_header(Source(file, limits, can_seek=True))
             return [Found("", pickle)] if pickle else []
         if head.startswith(_LZ4):
             return [Found("", Pickle(problem="it is compressed with lz4, which is not looked into"))]
         if head.startswith(_OLD_TORCH):
-            source = Source(file, deadline, can_seek=True)
+            source = Source(file, limits, can_seek=True)
             return [Found("", scan(source)) for _ in range(_OLD_TORCH_PICKLES)]
         decompressor = _decompressor(head)
         if decompressor is None:
-            return [Found("", scan(Source(file, deadline, can_seek=True)))]
-        return [Found("", scan(Source(_stream(_inflated(file, decompressor)), deadline)))]
+            return [Found("", scan(Source(file, limits, can_seek=True)))]
+        return [Found("", scan(Source(_stream(_inflated(file, decompressor)), limits)))]
 
 
 # --- zip ---------------------------------------------------------------------------------
 
 
-def _in_zip(path: Path, deadline: float) -> list[Found]:
+def _in_zip(path: Path, limits: Limits) -> list[Found]:
     """Look into the pickles of torch.save, torch.jit.save and np.savez."""
     found: list[Found] = []
     try:
         with refusing_broken(path.name), closing(raw_members(path, path.name)) as members:
             for member in members:
-                if len(found) < _MAX_MEMBERS and (pickle := _in_member(member, deadline)):
+                if pickle := _in_member(member, limits):
                     found.append(Found(member.name, pickle))
+                if len(found) >= _MAX_MEMBERS:
+                    found.append(Found("", Pickle(problem=f"it has more than {_MAX_MEMBERS} pickles")))
+                    break
     except InvalidModel:
         found.append(Found("", Pickle(problem="it is a damaged zip archive", is_damaged=True)))
     return found
 
 
-def _in_member(member: RawMember, deadline: float) -> Pickle | None:
-    can_be_read = not member.encrypted and member.method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    if not can_be_read or not member.name.endswith((".pkl", ".pickle", ".npy")):
+def _in_member(member: RawMember, limits: Limits) -> Pickle | None:
+    if not member.name.endswith((".pkl", ".pickle", ".npy")):
         return None
-    source = Source(_stream(member.chunks()), deadline)
+    if member.encrypted or member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return Pickle(problem="it is encrypted, or compressed in a way that is not looked into")
+    source = Source(_stream(member.chunks()), limits)
     return _behind_numpy_header(source) if member.name.endswith(".npy") else scan(source)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from mmekit.errors import MmekitError
 from mmekit_toolkit.archive import joblib_arrays
-from mmekit_toolkit.archive.pickle_source import OutOfTime, Source
+from mmekit_toolkit.archive.pickle_source import OverLimit, Source
 from mmekit_toolkit.archive.pickle_values import UNKNOWN, Blob, Global, Thing, Value
 
 #: Texts that may be names; longer ones are not followed.
@@ -29,14 +29,14 @@ _MAX_ITEMS = 10_000
 #: Contents whose ends are kept, and how long they must be for that.
 _MAX_BLOBS = 64
 _MIN_BLOB_BYTES = 128
-#: Opcodes between two looks at the clock, and at most: each may keep some 60 bytes.
+#: Opcodes between two looks at the clock.
 _TICK = 4096
-_MAX_OPCODES = 5_000_000
 #: Arrays of objects inside each other, in joblib's files.
 _MAX_DEPTH = 20
 #: Different names that are told; a model has dozens.
 _MAX_GLOBALS = 10_000
 
+_GETATTR = frozenset({Global("builtins", "getattr"), Global("__builtin__", "getattr")})
 _OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 
 
@@ -47,13 +47,16 @@ class Pickle:
     protocol: int = 0
     #: What it imports, in order, each once.
     globals: dict[Global, None] = field(default_factory=dict)
+    #: What it takes with getattr from objects that are made, not imported.
+    attributes: dict[str, None] = field(default_factory=dict)
     #: What it makes; UNKNOWN when it was not read to its end.
     root: Value = UNKNOWN
     #: Why it was not read to its end, None when it was.
     problem: str | None = None
     #: The reason is in the file: whoever loads it fails.
     is_damaged: bool = False
-    #: The pickle computes a name that it imports, or asks the registry of copyreg: no honest one does.
+    #: It computes a name that it imports or takes, hands getattr on, or asks the registry of copyreg: no
+    #: honest pickle does.
     hides_imports: bool = False
 
 
@@ -63,8 +66,8 @@ def scan(source: Source) -> Pickle:
     try:
         found.root = _Machine(source, found, 0).run()
         return found
-    except OutOfTime:
-        found.problem = "it takes too long to be read to its end"
+    except OverLimit as error:
+        found.problem = str(error)
         return found
     except EOFError:
         found.problem = "it ends before the pickle does"
@@ -101,7 +104,9 @@ class _Machine:
         self._blobs = 0
 
     def run(self) -> Value:
-        for number in range(1, _MAX_OPCODES):
+        number = 0
+        while True:
+            number += 1
             if number % _TICK == 0:
                 self._source.check_time()
             code = self._source.read(1)[0]
@@ -112,7 +117,6 @@ class _Machine:
             if opcode.name == "STOP":
                 return self._pop()
             _STEPS[opcode.name](self, argument)
-        raise OutOfTime
 
     # --- stack -----------------------------------------------------------------------------
 
@@ -134,8 +138,16 @@ class _Machine:
             if self._stack[index] is _MARK:
                 items = self._stack[index + 1 :]
                 del self._stack[index:]
-                return items
+                return self._plain(items)
         raise _Broken("it is no pickle, or damaged: a mark is missing")
+
+    def _plain(self, items: list[Value]) -> list[Value]:
+        """Return items that something is made of; getattr among them would be called where nobody sees it."""
+        if not self._found.globals.keys().isdisjoint(_GETATTR) and any(
+            isinstance(item, Global) and item in _GETATTR for item in items
+        ):
+            self._found.hides_imports = True
+        return items
 
     # --- arguments -------------------------------------------------------------------------
 
@@ -162,19 +174,21 @@ class _Machine:
         return int.from_bytes(self._source.read(size), "little", signed=True)
 
     def _decimal(self) -> Value:
-        text = self._source.line().rstrip(b"L")
+        text = (self._source.line() or b"").rstrip(b"L")
         if text in (b"00", b"01"):  # INT of protocols 0 and 1 for False and True
             return text == b"01"
         return int(text) if re.fullmatch(rb"-?\d{1,20}", text) else UNKNOWN
 
-    def _names(self) -> tuple[str, str]:
+    def _names(self) -> tuple[Value, Value]:
         return self._line(), self._line()
 
-    def _line(self) -> str:
-        return self._source.line().decode("utf-8", "replace")
+    def _line(self) -> Value:
+        line = self._source.line()
+        return UNKNOWN if line is None else line.decode("utf-8", "replace")
 
-    def _quoted(self) -> str:
-        return self._line().strip("'\"")
+    def _quoted(self) -> Value:
+        line = self._line()
+        return line.strip("'\"") if isinstance(line, str) else line
 
     # --- steps -----------------------------------------------------------------------------
 
@@ -187,7 +201,7 @@ class _Machine:
             self._found.globals[found] = None
         return found
 
-    def _global(self, names: tuple[str, str]) -> None:
+    def _global(self, names: tuple[Value, Value]) -> None:
         self._push(self._import(*names))
 
     def _stack_global(self, _: None) -> None:
@@ -198,17 +212,33 @@ class _Machine:
         self._found.hides_imports = True
         self._push(UNKNOWN)
 
-    def _instance(self, names: tuple[str, str]) -> None:
+    def _instance(self, names: tuple[Value, Value]) -> None:
         args = tuple(self._pop_to_mark())
-        self._push(Thing(self._import(*names), args))
+        self._push(self._made(self._import(*names), args))
 
     def _object(self, _: None) -> None:
         made_by, *args = self._pop_to_mark() or [UNKNOWN]
-        self._push(Thing(made_by, tuple(args)))
+        self._push(self._made(made_by, tuple(args)))
 
     def _call(self, _: None) -> None:
         args, made_by = self._pop(), self._pop()
-        self._push(Thing(made_by, args))
+        self._push(self._made(made_by, args))
+
+    def _made(self, made_by: Value, args: Value) -> Value:
+        if isinstance(made_by, Global) and made_by in _GETATTR:
+            return self._attribute(args)
+        return Thing(made_by, args)
+
+    def _attribute(self, args: Value) -> Value:
+        """Take an attribute: of what is imported, that is an import by a longer name."""
+        if not isinstance(args, tuple) or len(args) < 2 or not isinstance(args[1], str):
+            self._found.hides_imports = True
+            return UNKNOWN
+        if isinstance(args[0], Global):
+            return self._import(args[0].module, f"{args[0].name}.{args[1]}")
+        if len(self._found.attributes) < _MAX_GLOBALS:
+            self._found.attributes[args[1]] = None
+        return Thing(UNKNOWN, args)
 
     def _call_with_names(self, _: None) -> None:
         self._pop()
@@ -236,7 +266,7 @@ class _Machine:
         wrapper.content = _Machine(self._source, self._found, self._depth + 1).run()
 
     def _append(self, _: None) -> None:
-        self._extend([self._pop()])
+        self._extend(self._plain([self._pop()]))
 
     def _appends(self, _: None) -> None:
         self._extend(self._pop_to_mark())
@@ -248,7 +278,7 @@ class _Machine:
 
     def _set_item(self, _: None) -> None:
         value, key = self._pop(), self._pop()
-        self._update([key, value])
+        self._update(self._plain([key, value]))
 
     def _set_items(self, _: None) -> None:
         self._update(self._pop_to_mark())
@@ -287,7 +317,7 @@ class _Machine:
 
     def _tuple(self, size: int) -> None:
         items = [self._pop() for _ in range(size)]
-        self._push(tuple(reversed(items)))
+        self._push(tuple(reversed(self._plain(items))))
 
     def _protocol(self, version: int) -> None:
         self._found.protocol = max(self._found.protocol, version)

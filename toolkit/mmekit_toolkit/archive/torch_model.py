@@ -14,11 +14,13 @@ from mmekit.errors import InvalidModel
 from mmekit_toolkit.archive.pickle_values import Global
 
 _MAX_SAFETENSORS_HEADER = 100_000_000
+#: A longer header is not read: a tensor takes a hundred bytes of it, parsed ten times that.
+_MAX_PARSED_HEADER = 16 * 1024 * 1024
 _EXPORT_MARKS = {"archive_format", "serialized_exported_program.json"}
 #: A torch.export archive's document names its version; programs are text.
 _MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 _EXPORT_DOCUMENT = re.compile(r"(.*/)?(models/model\.json|serialized_exported_program\.json)")
-_TORCH_VERSION = re.compile(rb'"torch_version"\s*:\s*"([^"]{1,40})"')
+_TORCH_VERSION = re.compile(rb'"torch_version"\s*:\s*"([\w.+-]{1,40})"')
 #: What torch.load(weights_only=True) takes, as far as weights need it (torch: _weights_only_unpickler.py).
 _OF_WEIGHTS = re.compile(
     r"collections\.(OrderedDict|Counter)|builtins\.(set|frozenset|bytearray|complex)|_codecs\.encode"
@@ -70,6 +72,8 @@ def objects_in(found: list[Global]) -> list[str]:
 
 def _is_cut(path: Path, header_bytes: int) -> bool:
     """Say whether a safetensors file is shorter than its header says (its format: README of safetensors)."""
+    if header_bytes > _MAX_PARSED_HEADER:
+        return path.stat().st_size < 8 + header_bytes
     with path.open("rb") as file:
         file.seek(8)
         header = file.read(header_bytes)
@@ -109,4 +113,4 @@ def _kind_of(names: set[str]) -> Kind:
 
 def _version_in(document: bytes) -> str | None:
     found = _TORCH_VERSION.search(document)
-    return json.loads(b'"' + found[1] + b'"') if found else None
+    return found[1].decode() if found else None

@@ -17,12 +17,14 @@ Bytes: TypeAlias = bytes | mmap.mmap
 
 #: 136 bytes of numbers, then the objective's and the booster's name, each after its length in 8 bytes.
 _OLD = re.compile(rb"(?s)(binf)?.{136}([\x01-\x40])\0{7}([a-z]+:[a-z_]+).{8}(?:gbtree|gblinear|dart)")
-_VERSION_JSON = re.compile(rb'"version"\s*:\s*\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)')
+_VERSION_JSON = re.compile(rb'"version"\s*:\s*\[\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\b')
 _VERSION_UBJ = re.compile(rb"(?s)L\0{7}\x07version\[(?:\$(.))?#L\0{7}\x03(.{3,27})")
 _COLUMNS_JSON = re.compile(rb'"num_feature"\s*:\s*"(\d{1,9})"')
 _COLUMNS_UBJ = re.compile(rb"(?s)num_featureSL\0{7}[\x01-\x09](\d{1,9})")
 _OBJECTIVE_JSON = re.compile(rb'"objective"\s*:\s*\{[^{}]*?"name"\s*:\s*"([a-z]+:[a-z_]+)"')
-_OBJECTIVE_UBJ = re.compile(rb"(?s)objective\{.{0,4096}?L\0{7}\x04nameSL\0{7}[\x01-\x40]([a-z]+:[a-z_]+)")
+_OBJECTIVE_UBJ = re.compile(
+    rb"(?s)objective\{(?:(?!objective\{).){0,4096}?L\0{7}\x04nameSL\0{7}[\x01-\x40]([a-z]+:[a-z_]+)"
+)
 _NAMES_JSON = re.compile(rb'"feature_names"\s*:\s*(?=\[)')
 _NAMES_UBJ = re.compile(rb"feature_names\[#L")
 #: ``base_score`` as a list: 3.1 and later write it, earlier ones take it for 0.5 and say nothing.
