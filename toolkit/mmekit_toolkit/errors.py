@@ -24,7 +24,7 @@ EXIT_NOT_FOUND = 7
 EXIT_BUG = 70
 #: The file that describes the endpoint cannot be used (sysexits.h: EX_CONFIG), as of `mmekit serve`.
 EXIT_CONFIG = 78
-#: Interrupted by Ctrl-C (128 + SIGINT, as shells have it), or by SIGTERM, which is taken for the same.
+#: Interrupted by Ctrl-C (128 + SIGINT, as shells have it), or by SIGTERM or SIGHUP, taken for the same.
 EXIT_INTERRUPTED = 130
 
 

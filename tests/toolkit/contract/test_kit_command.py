@@ -242,6 +242,44 @@ def test_a_server_of_other_models_is_told_once_with_the_way_out(tmp_path: Path) 
     assert result.output == ""
 
 
+def test_what_was_found_before_a_run_stopped_is_told(tmp_path: Path) -> None:
+    server = program(
+        tmp_path,
+        """
+        if method == "POST": status, body = 400, b"a TensorFlow SavedModel was expected"
+        """,
+    )
+    chosen = ("label-multi-models", "ping-idle", "list-empty", "load", "unload")
+    result = contract(tmp_path, "--", sys.executable, str(server), clauses=chosen)
+    assert result.code == 1
+    assert result.verdicts == {
+        "label-multi-models": "skipped",
+        "ping-idle": "passed",
+        "list-empty": "failed",
+    }
+    assert "list-empty: GET /models is 200 with an empty list" in result.output
+    assert "1 passed, 1 failed, 1 skipped, 2 not checked in " in result.output
+    said = result.remarks.splitlines()[-1]
+    assert said.startswith("mmekit contract: the load was answered with 400")
+    assert result.json["stopped"] in said
+    assert result.json["not_checked"] == 2
+    (suite,) = result.junit.findall("testsuite")
+    assert [suite.attrib[name] for name in ("tests", "failures", "errors", "skipped")] == ["4", "1", "1", "1"]
+    error = suite.find("testcase[@name='run']/error")
+    assert error is not None
+    assert error.attrib["message"] in said
+
+
+def test_a_model_that_cannot_be_copied_is_named(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").symlink_to("nowhere")
+    (tmp_path / "payload.csv").write_text("1,2")
+    result = contract(tmp_path, f"--model={model}", f"--payload={tmp_path / 'payload.csv'}", *SERVE)
+    assert result.code == 1
+    assert f"{model}/weights of the model's folder cannot be copied: [Errno 2]" in result.remarks
+
+
 def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     result = contract(tmp_path, "--", "no-such-program", "serve")
     assert result.code == 7
@@ -259,6 +297,7 @@ def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
         (["--clause=ping", *SERVE], "'ping' is no clause; --list lists them"),
         (["--env=PORT", *SERVE], "expected NAME=VALUE, not 'PORT'"),
         (["--model=.", *SERVE], "--model and --payload go together"),
+        (["--junit=/no/folder/report.xml", *SERVE], "'/no/folder/report.xml': No such file or directory"),
     ],
 )
 def test_what_cannot_be_understood_ends_with_2(arguments: list[str], said: str) -> None:
@@ -272,7 +311,22 @@ def test_what_cannot_be_understood_ends_with_2(arguments: list[str], said: str) 
 # --- the end --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_a_command_has_started_in_a_session_of_its_own_is_ended_too(tmp_path: Path) -> None:
+    server = program(
+        tmp_path,
+        f"""
+        import subprocess
+        if not os.path.exists("{tmp_path}/pid"):
+            child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+            open("{tmp_path}/pid", "w").write(str(child.pid))
+        """,
+    )
+    contract(tmp_path, "--", sys.executable, str(server), clauses=("ping-idle",))
+    child = int((tmp_path / "pid").read_text())
+    until(lambda: not _lives(child), 5, "the child's end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_ends_what_it_started(tmp_path: Path, number: signal.Signals) -> None:
     script = f"echo $$ > {tmp_path}/pid; exec {COMMAND} serve"
     kit = subprocess.Popen(

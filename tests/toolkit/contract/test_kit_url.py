@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from mmekit_toolkit.contract import probe
 from tests.support.server import Server, until
-from tests.toolkit.contract.kit_runs import COMMAND, contract, environment
+from tests.toolkit.contract.kit_runs import COMMAND, contract, environment, program
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +115,38 @@ def test_an_address_where_nothing_listens_is_told(tmp_path: Path) -> None:
     assert result.output == ""
 
 
-def test_an_address_with_a_path_is_refused(tmp_path: Path) -> None:
-    result = contract(tmp_path, "http://127.0.0.1:8080/endpoints/churn")
+def test_what_a_server_broke_before_it_ended_is_told(tmp_path: Path) -> None:
+    source = program(tmp_path, "if path == '/ping': os._exit(9)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, source], env=environment(SAGEMAKER_BIND_TO_PORT=str(port)), stdout=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: _listens(port), 20, "the server")
+        url = f"http://127.0.0.1:{port}"
+        result = contract(tmp_path, url, clauses=("connect-time", "ping-idle", "list-empty", "load"))
+    finally:
+        process.kill()
+        process.wait()
+    assert result.code == 1
+    assert result.verdicts == {"connect-time": "passed", "ping-idle": "failed"}
+    assert "ping-idle: /ping answers within 2 s" in result.output
+    assert f"{url} accepts no connection" in result.remarks
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8080/endpoints/churn", "http://[::1", "http://127.0.0.1:99999", "http://"]
+)
+def test_an_address_that_is_none_of_a_server_is_refused(url: str, tmp_path: Path) -> None:
+    result = contract(tmp_path, url)
     assert result.code == 1
     assert "Expected http://HOST:PORT, without a path." in result.remarks
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mmekit_toolkit.contract import probe
-from mmekit_toolkit.contract.wire import Answer, Deadline, Request, Server, Unanswered
+from mmekit_toolkit.contract.verdict import Skipped
+from mmekit_toolkit.contract.wire import Answer, Deadline, Request, Server, Transcript, Unanswered
 
 Talk = Callable[[socket.socket], None]
 
@@ -45,13 +46,17 @@ def ask(talk: Talk, request: Request = _LIST, timeout_s: float = 5) -> Answer:
         return server.send(request, timeout_s)
 
 
-def dripping(connection: socket.socket) -> None:
-    """Send a head that never ends, a byte at a time."""
-    with contextlib.suppress(OSError):
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
-        for _ in range(600):
-            connection.sendall(b"a")
-            time.sleep(0.01)
+def dripping(begin: bytes) -> Talk:
+    """Return a talk that begins so and never ends, a byte at a time."""
+
+    def talk(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(begin)
+            for _ in range(600):
+                connection.sendall(b"a")
+                time.sleep(0.01)
+
+    return talk
 
 
 @pytest.mark.parametrize(
@@ -71,18 +76,45 @@ def test_what_is_no_complete_answer_is_told(said: bytes, why: str) -> None:
     assert raised.value.why.strip() == why
 
 
-def test_an_answer_that_drips_ends_at_the_deadline() -> None:
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n",
+    ],
+)
+def test_an_answer_that_drips_ends_at_the_deadline(begin: bytes) -> None:
     began = time.monotonic()
     with pytest.raises(Unanswered) as raised:
-        ask(dripping, timeout_s=0.5)
+        ask(dripping(begin), timeout_s=0.5)
     assert raised.value.why == "no complete answer within 0.5 s"
     assert time.monotonic() - began < 5
 
 
-def test_a_check_that_is_over_sends_no_request_that_waits() -> None:
+def test_a_check_whose_time_is_over_is_skipped_since_nothing_is_known() -> None:
     server = Server("http://127.0.0.1:9", Deadline(0))
-    with pytest.raises(Unanswered):
+    with pytest.raises(Skipped, match="the server takes long: the check's 0 s were over before GET /ping"):
         server.ping()
+
+
+def test_a_request_that_is_sent_in_time_is_not_cut_short_by_those_before_it() -> None:
+    def late(connection: socket.socket) -> None:
+        time.sleep(0.6)
+        connection.sendall(b"HTTP/1.1 204 No\r\n\r\n")
+
+    with listening(late) as listener:
+        server = Server(listener.base_url, Deadline(1.0))
+        time.sleep(0.6)
+        assert server.ping().status == 204
+
+
+def test_the_same_request_again_and_again_is_one_line_of_the_transcript() -> None:
+    transcript = Transcript()
+    for curl in ("load", "invoke", "invoke", "invoke", "list"):
+        transcript.add(curl, f"{curl} → 200")
+    assert transcript.before("list") == ("load → 200", "invoke → 200")
 
 
 def test_a_refusal_before_the_body_is_read_is_the_answer() -> None:
@@ -102,6 +134,12 @@ def test_an_exchange_can_be_repeated_with_curl() -> None:
         "curl -i -X POST http://h:1/models -H 'Content-Type: application/json' "
         """--data-binary '{"url": "it'"'"'s"}'"""
     )
+
+
+@pytest.mark.parametrize("body", [b"\x93NUMPY\x01", b"\0", b"@file"])
+def test_a_body_that_no_command_line_can_have_is_named(body: bytes) -> None:
+    curl = Request("POST", "/models/a/invoke", {}, body).curl("http://h:1")
+    assert f"--data-binary @body  # {len(body)} bytes: " in curl
 
 
 def test_names_are_escaped_in_paths() -> None:

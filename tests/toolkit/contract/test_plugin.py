@@ -8,7 +8,6 @@ import sys
 import tarfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,6 @@ import pytest
 from mmekit_toolkit.contract import probe
 from mmekit_toolkit.contract.clauses import CLAUSES
 from tests.toolkit.contract.kit import STAND_IN, environment
-
-MODULE = "mmekit_toolkit.contract.plugin"
-#: Where mmekit was installed before it had the entry point.
-BY_HAND = [] if any(entry.value == MODULE for entry in entry_points(group="pytest11")) else ["-p", MODULE]
 
 COMMAND = f"--mme-contract-command={shlex.join(STAND_IN)}"
 #: Quick, and enough where any clause will do.
@@ -36,7 +31,7 @@ def session(tmp_path: Path) -> Session:
         for name, text in files.items():
             (tmp_path / name.replace("__", ".")).write_text(text)
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *BY_HAND, *arguments],
+            [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments],
             cwd=tmp_path,
             env={**environment(sabotage), "COLUMNS": "300"},
             capture_output=True,
@@ -122,6 +117,30 @@ def test_the_server_is_started_once_and_always_ended(session: Session, tmp_path:
     for file in ("pids", "others"):
         (pid,) = (tmp_path / file).read_text().split()
         assert not Path("/proc", pid).exists()
+
+
+def test_a_session_that_is_ended_by_sigterm_ends_the_server(tmp_path: Path) -> None:
+    own = """
+import os, signal, time
+
+def test_that_waits(mme_container):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    (tmp_path / "test_own.py").write_text(own)
+    script = f"echo $$ > {tmp_path}/pid; exec {shlex.join(STAND_IN)}"
+    command = f"--mme-contract-command=sh -c {shlex.quote(script)}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", command, "-m", "not mme_contract"],
+        cwd=tmp_path,
+        env={**environment(), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+    assert not [*tmp_path.glob("mmekit-contract-*")]
 
 
 def test_lines_of_the_configuration_file_stand_for_options(session: Session, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from mmekit_toolkit.contract.wire import Answer, Deadline, Server, Transcript, U
 
 T = TypeVar("T")
 
-#: Seconds for unloading what a check has left, and for seeing whether it is gone.
-_CLEAN_UP_S = 600.0
+#: Seconds for unloading what a check has left, and for one of them: no rule is checked by then.
+_CLEAN_UP_S, _UNLOAD_S = 600.0, 60.0
 #: Seconds that a model may take to answer after its load where that is not the question.
 _PATIENCE_S = 5.0
 _PAUSE_S = 0.1
@@ -256,9 +256,9 @@ class Bench:
         left = False
         for name in list(self._loaded):
             try:
-                server.unload(name)
+                server.unload(name, _UNLOAD_S)
                 left = left or server.get(name).ok
-            except Unanswered:
+            except (Unanswered, Skipped):
                 left = True
                 break
         self.remove_folders()

@@ -102,7 +102,10 @@ def _folder(models_dir: str | None) -> Iterator[ModelsFolder]:
 
 
 def _usable(url: str) -> str:
-    parts = urlsplit(url)
-    if not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ToolkitError(f"{url} cannot be used. Expected http://HOST:PORT, without a path.")
-    return f"{parts.scheme}://{parts.netloc}"
+    try:
+        parts = urlsplit(url)
+        if parts.hostname and parts.port != 0 and not parts.path.strip("/") and not parts.query:
+            return f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        pass  # the port, or the IPv6 address, is none
+    raise ToolkitError(f"{url} cannot be used. Expected http://HOST:PORT, without a path.")

@@ -12,6 +12,7 @@ from _pytest._code.code import ReprFileLocation, TerminalRepr  # Item.repr_failu
 from _pytest._io import TerminalWriter
 
 from mmekit.errors import MmekitError
+from mmekit_toolkit.command import interrupted_by_signals
 from mmekit_toolkit.contract.choosing import chosen, sample_of
 from mmekit_toolkit.contract.clause import Clause, Outcome
 from mmekit_toolkit.contract.own_tests import MmeContainer
@@ -42,6 +43,10 @@ class ContractRun:
 
     def pytest_report_header(self) -> str:
         return f"mme-contract: {self.settings.subject}"
+
+    def pytest_sessionstart(self) -> None:
+        """See that SIGTERM, as CI systems send it, does not leave a container behind."""
+        self._open.enter_context(interrupted_by_signals())
 
     # First, so that -k, -m and --deselect see the items.
     @pytest.hookimpl(tryfirst=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 _WIDTH = 110
 #: As in ``contract.runner``, which is imported late: help must be quick.
 _START_TIMEOUT_S = 240.0
+#: Opened before anything is checked: one that cannot be written is told at once.
+_REPORT = click.File("w", encoding="utf-8", lazy=False)
 
 
 class _CommandAfterDashes(Command):
@@ -93,8 +93,10 @@ Examples:
 )
 @click.option("--clause", "names", multiple=True, metavar="NAME", help="Check this one alone; repeatable.")
 @click.option("--list", "list_", is_flag=True, help="List the clauses with their sources; check nothing.")
-@click.option("--json", "json_file", metavar="FILE", help="Write the outcomes as JSON; - is stdout.")
-@click.option("--junit", "junit_file", metavar="FILE", help="Write the outcomes as JUnit XML.")
+@click.option(
+    "--json", "json_file", type=_REPORT, metavar="FILE", help="Write the outcomes as JSON; - is stdout."
+)
+@click.option("--junit", "junit_file", type=_REPORT, metavar="FILE", help="Write the outcomes as JUnit XML.")
 @click.pass_context
 def contract(
     context: click.Context,
@@ -102,8 +104,8 @@ def contract(
     target: str | None,
     names: tuple[str, ...],
     list_: bool,
-    json_file: str | None,
-    junit_file: str | None,
+    json_file: TextIO | None,
+    junit_file: TextIO | None,
     **options: Any,  # Any: as declared above
 ) -> None:
     """Check a container for multi-model endpoints, clause by clause, against what SageMaker asks of it.
@@ -129,6 +131,8 @@ def contract(
         raise click.UsageError("--model and --payload go together: a model and a request that it answers.")
     run = _check(target, command, clauses, options)
     _write(run, json_file, junit_file)
+    if run.stopped is not None:
+        raise run.stopped
     _leave_with_faults(run)
 
 
@@ -150,50 +154,56 @@ def _check(target: str | None, command: Sequence[str], clauses: list[Clause], op
 
     sample = sample_of(options["model"], options["payload"], options["content_type"], options["accept"])
     folder, environment, platform = options["models_dir"], options["environment"], options["platform"]
-    began, began_s = datetime.now(timezone.utc), time.monotonic()
-    outcomes = []
-    # SIGTERM, as CI systems send it, must leave neither container nor process, just as Ctrl-C.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with (
-            chosen(target, command, models_dir=folder, environment=environment, platform=platform) as subject,
-            Session(subject, sample, options["start_timeout_s"]) as session,
-            progress.shown(len(clauses)) as (begin, end),
-        ):
-            for clause in clauses:
-                begin(clause)
-                outcomes.append(session.check(clause))
-                end(outcomes[-1])
-            not_started = session.not_started
-    except KeyboardInterrupt as error:
-        done = f"interrupted after {len(outcomes)} of {len(clauses)} clauses"
-        raise KeyboardInterrupt(f"{done}; what was started was ended, what was loaded unloaded.") from error
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    why = not_started.message if not_started else ""
-    return Run(subject.name, subject.form, began, time.monotonic() - began_s, outcomes, why)
+    with chosen(target, command, models_dir=folder, environment=environment, platform=platform) as subject:
+        run = Run(subject.name, subject.form, datetime.now(timezone.utc), total=len(clauses))
+        began_s = time.monotonic()
+        try:
+            with (
+                Session(subject, sample, options["start_timeout_s"]) as session,
+                progress.shown(run.total) as (begin, end),
+            ):
+                for clause in clauses:
+                    begin(clause)
+                    run.outcomes.append(session.check(clause))
+                    end(run.outcomes[-1])
+                run.not_started = session.not_started
+        except KeyboardInterrupt as error:
+            done = f"interrupted after {len(run.outcomes)} of {run.total} clauses"
+            raise KeyboardInterrupt(
+                f"{done}; what was started was ended, what was loaded unloaded."
+            ) from error
+        except Exception as error:  # noqa: BLE001  # raised again, when what was found until then is told
+            run.stopped = error
+        run.took_s = time.monotonic() - began_s
+    return run
 
 
-def _interrupt(_: int, __: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _write(run: Run, json_file: TextIO | None, junit_file: TextIO | None) -> None:
+    from mmekit_toolkit.contract import machine_reports
+
+    # What a person reads comes first: a full disk must not hide it.
+    if json_file is None or json_file.name != "<stdout>":
+        _tell(run)
+    for file, text in ((junit_file, machine_reports.as_junit), (json_file, machine_reports.as_json)):
+        if file is not None:
+            file.write(text(run))
+            file.flush()
 
 
-def _write(run: Run, json_file: str | None, junit_file: str | None) -> None:
-    from mmekit_toolkit.contract import machine_reports, report
+def _tell(run: Run) -> None:
+    from mmekit_toolkit.contract import report
     from mmekit_toolkit.contract.verdict import Verdict
 
-    if junit_file:
-        Path(junit_file).write_text(machine_reports.as_junit(run))
-    if json_file and json_file != "-":
-        Path(json_file).write_text(machine_reports.as_json(run) + "\n")
-    if json_file == "-":
-        click.echo(machine_reports.as_json(run))
-        return
+    if run.stopped is not None and run.count(Verdict.SKIPPED) == len(run.outcomes):
+        return  # nothing was found; why it stopped says all
     _print(report.table(run.outcomes))
     for outcome in report.in_order(run.outcomes):
         if outcome.verdict is Verdict.FAILED:
             click.echo(report.block(outcome) + "\n")
-    click.echo(f"{run.form.value} {run.subject}: {report.summary(run.outcomes)} in {run.took_s:.0f} s")
+    missing = run.total - len(run.outcomes)
+    not_checked = f", {missing} not checked" if missing else ""
+    counts = f"{report.summary(run.outcomes)}{not_checked}"
+    click.echo(f"{run.form.value} {run.subject}: {counts} in {run.took_s:.0f} s")
 
 
 def _leave_with_faults(run: Run) -> None:
@@ -204,7 +214,7 @@ def _leave_with_faults(run: Run) -> None:
         raise FaultsFound(f"{len(failed)} of {len(run.outcomes)} clauses failed: {', '.join(failed)}.")
     # Clauses that were chosen without the one that names the fault: silence would look like success.
     if run.not_started:
-        raise ToolkitError(f"the server could not be started: {run.not_started}.")
+        raise ToolkitError(f"the server could not be started: {run.not_started.message}.")
     if run.count(Verdict.SKIPPED) == len(run.outcomes):
         raise ToolkitError(f"nothing could be checked: {run.outcomes[0].reason}.")
 

@@ -9,6 +9,7 @@ import time
 
 from mmekit_toolkit.contract.sample import ProbeSample, Sample, make_readable
 from mmekit_toolkit.contract.subjects import Form, Launch, NotStarted, Running, Subject
+from mmekit_toolkit.contract.verdict import Skipped
 from mmekit_toolkit.contract.wire import Deadline, Server, Unanswered
 from mmekit_toolkit.errors import ToolkitError
 
@@ -109,12 +110,12 @@ class MainServer:
             if not loading.ok:
                 return f"the load was answered with {loading}"
             return self._first_answer(server, name)
-        except Unanswered as error:
+        except (Unanswered, Skipped) as error:
             return str(error)
         finally:
             try:
                 server.unload(name)
-            except Unanswered:
+            except (Unanswered, Skipped):
                 pass  # what it does not answer is for the clauses to tell
             shutil.rmtree(folder.parent, ignore_errors=True)
 

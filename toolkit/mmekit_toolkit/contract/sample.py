@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from mmekit_toolkit.contract import probe
 from mmekit_toolkit.contract.wire import Answer
+from mmekit_toolkit.errors import ToolkitError
 
 
 class Sample(ABC):
@@ -88,7 +89,11 @@ class OwnSample(Sample):
         """
         if not self._copied:
             copy = models / ".sample"
-            shutil.copytree(self._source, copy)
+            try:
+                shutil.copytree(self._source, copy)
+            except shutil.Error as error:
+                path, _, why = error.args[0][0]
+                raise ToolkitError(f"{path} of the model's folder cannot be copied: {why}.") from error
             make_readable(copy)
             self._source, self._copied = copy, True
 

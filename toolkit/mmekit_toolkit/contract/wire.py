@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from mmekit_toolkit.contract.verdict import Broken
+from mmekit_toolkit.contract.verdict import Broken, Skipped
 
 #: What the platform gives an invocation (AWS: your-algorithms-inference-code).
 INVOKE_TIMEOUT_S = 60.0
@@ -48,10 +48,11 @@ class Request:
             words += ["-H", f"{name}: {value}"]
         if self.body is None:
             return shlex.join(words)
-        if len(self.body) > _SHOWN:
-            content = f"{len(self.body)} bytes: {_shown(self.body[:60])}…"
-            return f"{shlex.join(words)} --data-binary @body  # {content}"
-        return shlex.join([*words, "--data-binary", self.body.decode("utf-8", "backslashreplace")])
+        if len(self.body) > _SHOWN or not _is_plain(self.body):
+            content = f"{len(self.body)} bytes: {_shown(self.body[:60])}"
+            more = "…" if len(self.body) > 60 else ""
+            return f"{shlex.join(words)} --data-binary @body  # {content}{more}"
+        return shlex.join([*words, "--data-binary", self.body.decode()])
 
     def __str__(self) -> str:
         line = f"{self.method} {self.path}"
@@ -138,9 +139,10 @@ class Transcript:
         self.unanswered = False
 
     def add(self, curl: str, line: str) -> None:
-        """Note a request with what came."""
-        self._lines.append((curl, line))
-        self._count += 1
+        """Note a request with what came; the same again, as of a model that is waited for, is one line."""
+        if not self._lines or self._lines[-1] != (curl, line):
+            self._lines.append((curl, line))
+            self._count += 1
 
     def before(self, curl: str) -> tuple[str, ...]:
         """Return the lines that came before the last request with that command line."""
@@ -180,9 +182,9 @@ class Server:
         """Ask ``GET /models/{name}``."""
         return self.send(Request("GET", f"/models/{quote(name, safe='')}", {"Accept": "application/json"}))
 
-    def unload(self, name: str) -> Answer:
+    def unload(self, name: str, timeout_s: float = LOAD_TIMEOUT_S) -> Answer:
         """Ask ``DELETE /models/{name}``."""
-        return self.send(Request("DELETE", f"/models/{quote(name, safe='')}"), LOAD_TIMEOUT_S)
+        return self.send(Request("DELETE", f"/models/{quote(name, safe='')}"), timeout_s)
 
     def invoke(self, name: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Ask ``POST /models/{name}/invoke``."""
@@ -191,14 +193,19 @@ class Server:
     # --- bytes
 
     def send(self, request: Request, timeout_s: float = INVOKE_TIMEOUT_S) -> Answer:
-        """Send a request and read the answer to its end. Raises Unanswered."""
+        """Send a request and read the answer to its end. Raises Unanswered.
+
+        Raises Skipped when the check's time is over. What is sent before has a time of its own: one that is
+        cut short by those before it would tell nothing of the server.
+        """
         curl = request.curl(self.base_url)
-        left_s = self._deadline.left_s
-        if not left_s:
-            raise Unanswered(
-                request, curl, f"not sent: the check's {self._deadline.timeout_s:g} s are over", 0.0
+        check_s = self._deadline.timeout_s
+        if not self._deadline.left_s:
+            raise Skipped(
+                f"the server takes long: the check's {check_s:g} s were over before {request.method} "
+                f"{request.path} could be sent"
             )
-        timeout_s = min(timeout_s, left_s)
+        timeout_s = min(timeout_s, check_s)
         began = time.monotonic()
         try:
             status, headers, body = _exchange(self.base_url, request, timeout_s)
@@ -230,9 +237,13 @@ def address_of(base_url: str) -> tuple[str, int]:
 def _exchange(base_url: str, request: Request, timeout_s: float) -> tuple[int, dict[str, str], bytes]:
     kind = http.client.HTTPSConnection if base_url.startswith("https:") else http.client.HTTPConnection
     connection = kind(*address_of(base_url), timeout=timeout_s)
-    # A socket's own timeout begins anew with each piece: a server that drips would never be over.
+    began = time.monotonic()
+    connection.connect()
+    # A socket's own timeout begins anew with each piece: a server that drips would never be over. The socket,
+    # since the connection forgets it where an answer ends with it.
     over = threading.Event()
-    guard = threading.Timer(timeout_s, _cut, [connection, over])
+    left_s = max(0.0, timeout_s - (time.monotonic() - began))
+    guard = threading.Timer(left_s, _cut, [connection.sock, over])
     guard.daemon = True
     guard.start()
     try:
@@ -258,13 +269,12 @@ def _exchange(base_url: str, request: Request, timeout_s: float) -> tuple[int, d
         connection.close()
 
 
-def _cut(connection: http.client.HTTPConnection, over: threading.Event) -> None:
+def _cut(connected: socket.socket, over: threading.Event) -> None:
     over.set()
-    if connection.sock is not None:
-        try:
-            connection.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is closed already
+    try:
+        connected.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is closed already
 
 
 def _plain(error: Exception) -> str:
@@ -277,6 +287,17 @@ def _plain(error: Exception) -> str:
     if isinstance(error, http.client.HTTPException):
         return f"no HTTP answer: {type(error).__name__} {error}"
     return str(error)
+
+
+def _is_plain(data: bytes) -> bool:
+    """Return whether bytes can stand in a command line, and would not be taken for a file's name there."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    return not text.startswith("@") and all(
+        character.isprintable() or character in "\n\t" for character in text
+    )
 
 
 def _shown(data: bytes) -> str:

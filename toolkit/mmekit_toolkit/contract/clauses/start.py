@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -25,6 +26,9 @@ CONNECT_LIMIT_S = 0.25
 STOP_LIMIT_S = 30.0
 
 _ATTEMPTS = 5
+
+#: A shell's option to run a text.
+_COMMAND_OPTION = re.compile("-[a-z]*c")
 
 
 @clause(Section.START, sources.BUILD, IMAGE)
@@ -56,7 +60,8 @@ def exec_form_entrypoint(bench: Bench) -> None:
     """The entrypoint is in exec form, so that signals reach the server and it sees the argument serve."""
     entrypoint = bench.subject.image().entrypoint
     shell = Path(entrypoint[0]).name if entrypoint else ""
-    if shell in ("sh", "bash", "dash", "ash", "zsh") and "-c" in entrypoint[1:2]:
+    # The options of SHELL stand before -c, or with it, as in `bash -o pipefail -c` and `bash -lc`.
+    if shell in ("sh", "bash", "dash", "ash", "zsh") and any(map(_COMMAND_OPTION.fullmatch, entrypoint[1:])):
         raise Broken(
             f"docker image inspect --format '{{{{json .Config.Entrypoint}}}}' {bench.subject.name}",
             'ENTRYPOINT ["program", "argument"], without a shell around it',

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mmekit_toolkit.contract.subjects import (
     Form,
@@ -114,19 +114,28 @@ class _Process(Running):
         return None if available is None else available // 2
 
     def close(self) -> None:
-        """End the command with SIGTERM, and all of its session with SIGKILL."""
+        """End the command with SIGTERM, and what it has started with SIGKILL, in other sessions too."""
+        leader = self._process.pid
+        family = processes.family(leader)
         if self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(_END_S)
             except subprocess.TimeoutExpired:
                 pass  # killed below
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # nobody is left
+        # Asked again for those that came meanwhile; those in sessions of their own are known from before.
+        for pid in (family | processes.family(leader)) - {leader}:
+            _kill(os.kill, pid)
+        _kill(os.killpg, leader)  # where /proc is missing
         self._process.wait()
         self._output.close()
+
+
+def _kill(send: Callable[[int, int], None], pid: int) -> None:
+    try:
+        send(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has ended
 
 
 def _free_block() -> int:

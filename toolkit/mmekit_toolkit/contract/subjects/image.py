@@ -123,7 +123,10 @@ class _Container(Running):
         return [f"http://127.0.0.1:{entry['HostPort']}" for entry in found if entry]
 
     def ended(self) -> str | None:
-        self._container.reload()
+        try:
+            self._container.reload()
+        except docker.errors.NotFound:
+            return "was removed by somebody else"
         state = self._container.attrs["State"]
         if state["Running"]:
             return None
@@ -131,10 +134,18 @@ class _Container(Running):
         return f"ended with exit code {state['ExitCode']}{memory_was_short}"
 
     def last_lines(self, count: int = 30) -> tuple[str, ...]:
-        return tuple(self._container.logs(tail=count).decode("utf-8", "replace").splitlines())
+        try:
+            log = self._container.logs(tail=count)
+        except docker.errors.APIError:
+            return ()  # it is removed, or is being removed: 404, 409
+        return tuple(log.decode("utf-8", "replace").splitlines())
 
     def terminate(self) -> None:
-        self._container.kill("SIGTERM")
+        try:
+            self._container.kill("SIGTERM")
+        except docker.errors.APIError:
+            if self.ended() is None:
+                raise
 
     def memory_bytes(self) -> int | None:
         pid = self._container.attrs["State"]["Pid"]
