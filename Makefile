@@ -1,7 +1,7 @@
 # `make` lists the targets. `make test` and `make demo` need nothing but Python 3.11 on the machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install check format test demo dist image-cpu image-gpu image-test mms mms-test endpoint-test toolkit-test bench clean
+.PHONY: help install check format test demo dist image-cpu image-gpu image-test mms mms-test endpoint-test toolkit-test sabotage-test bench clean
 
 # The environment that the targets use; ENV=build/wheel is one with the built wheel (CI).
 ENV ?= .venv
@@ -118,6 +118,9 @@ endpoint-test: build/sdk2/.installed build/sdk3/.installed $(ENV)/.installed ## 
 
 toolkit-test: $(ENV)/.installed ## contract kit, deploy and operations, against moto, the local endpoint and a real S3 server
 	MMEKIT_TOOLKIT_TEST=$${MMEKIT_TOOLKIT_TEST:-required} $(BIN)/python -m pytest -m toolkit tests/toolkit $(ARGS)
+
+sabotage-test: $(ENV)/.installed ## the contract kit on every sabotaged server; toolkit-test has one for each clause
+	MMEKIT_SABOTAGES=all $(BIN)/python -m pytest -m toolkit tests/toolkit/contract/test_sabotage.py $(ARGS)
 
 bench: build/wheel/.installed build/mms/.installed ## the figures of docs/performance.md
 	build/wheel/bin/python -m benchmarks $(ARGS)

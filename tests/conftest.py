@@ -28,13 +28,20 @@ MISSING = {name for name in FRAMEWORKS if importlib.util.find_spec(name) is None
 _left_out: list[str] = []
 
 
+ROOT = Path(__file__).parent.parent
+
+
 def _imports(path: Path) -> set[str]:
+    """Return what a test file imports at its top, itself or by way of other files of the tests."""
     names = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.add(node.module.split(".")[0])
+            file = ROOT / (node.module.replace(".", "/") + ".py")
+            if node.module.startswith("tests.") and file.exists():
+                names |= _imports(file)
     return names
 
 

@@ -1,7 +1,11 @@
-"""The kit names exactly the clause that a server breaks, and takes no offence at what the contract allows."""
+"""The kit names exactly the clause that a server breaks, and takes no offence at what the contract allows.
+
+MMEKIT_SABOTAGES=all   every sabotage, not one for each clause (make sabotage-test)
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,7 +41,15 @@ FIRST = {"ignores-sigterm", "ignores-sigterm-while-models-are-loaded"}
 OF_IMAGES = ["label-multi-models", "label-accept-bind-to-port", "exec-form-entrypoint", "load-out-of-memory"]
 
 HERE = {name: sabotage for name, sabotage in SABOTAGES.items() if not sabotage.image_only}
-BROKEN = [name for name, sabotage in HERE.items() if sabotage.clause is not None]
+BREAKING = {name: sabotage.clause for name, sabotage in HERE.items() if sabotage.clause is not None}
+#: Beside one for each clause.
+MORE = WHOLE | {"pages-lose-a-model", "invoke-of-an-unloaded-model-is-503"}
+FIRST_OF_CLAUSE = {clause: name for name, clause in reversed(BREAKING.items())}
+BROKEN = [
+    name
+    for name, clause in BREAKING.items()
+    if os.environ.get("MMEKIT_SABOTAGES") == "all" or name in MORE or FIRST_OF_CLAUSE[clause] == name
+]
 ALLOWED = [name for name, sabotage in HERE.items() if sabotage.clause is None]
 
 

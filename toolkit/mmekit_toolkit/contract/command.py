@@ -52,7 +52,7 @@ def _variables(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     options_metavar="[OPTIONS]",
     epilog="""\b
 Examples:
-  mmekit contract churn:1.0 --junit contract.xml
+  mmekit contract churn:1.0 --clause load-conflict --junit contract.xml
   mmekit contract churn:1.0 --model churn-model --payload payload.csv --clause invoke
   mmekit contract --clause load --clause unload -- mmekit serve
   mmekit contract --list
