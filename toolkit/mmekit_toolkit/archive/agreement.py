@@ -35,8 +35,7 @@ def compare(
     if wrong:
         text = (
             f"{BODY} ({sample.content_type}) has rows with {shown([str(each) for each in wrong])} columns; "
-            "the "
-            f"model takes {expected}."
+            f"the model takes {expected}."
         )
         found.append(about(level, "sample-request", text, [BODY]))
     return found

@@ -237,8 +237,7 @@ class _Walk:
         elif entry.is_symlink():
             raise ToolkitError(
                 f"{entry.path} is a link to {os.readlink(entry.path)}, where nothing is. Delete it, or put "
-                "the "
-                "file there."
+                "the file there."
             )
         else:
             raise ToolkitError(f"{entry.path} is neither a file nor a folder. Take it out of the folder.")

@@ -121,8 +121,7 @@ def _tell_missing_framework(
     if environment.is_image:
         text = (
             f"the model's files are {title}'s, and {environment.name} has no {module}: build it with "
-            f"{module} "
-            f"(for mmekit's Dockerfiles --build-arg FRAMEWORKS=…)."
+            f"{module} (for mmekit's Dockerfiles --build-arg FRAMEWORKS=…)."
         )
         inspection.findings.append(about(Level.FAULT, "framework-missing", text))
     else:
@@ -244,8 +243,7 @@ def _look_at_what_nobody_reads(inspection: Inspection, folder: Path, _: Environm
     if unread:
         text = (
             f"{count(len(unread), 'file or folder')} that nobody reads: {shown(unread)}. Leave out what is "
-            "not "
-            "needed: every instance downloads and keeps it."
+            "not needed: every instance downloads and keeps it."
         )
         inspection.findings.append(about(Level.REMARK, "unread", text, unread))
 

@@ -98,8 +98,7 @@ def _of_imports(model: ModelFile, around: Surroundings) -> Iterable[Finding]:
             "dangerous",
             f"{name}: loading it calls or takes {shown(names)}, which can run commands, open files or "
             "connections; no model needs that. Do not load it: it may be an attack. If it is the model's "
-            "own, "
-            "put that code into a module in code/.",
+            "own, put that code into a module in code/.",
             [name],
         )
     if names := of_kind(kinds, Kind.UNUSUAL):
@@ -115,8 +114,7 @@ def _of_imports(model: ModelFile, around: Surroundings) -> Iterable[Finding]:
             Level.WARNING if around.code_runs else Level.FAULT,
             "class-of-a-script",
             f"{name}: it needs {shown(names)}, which lived in the script that saved it. Move that into a "
-            "module "
-            "of its own, put it into code/, and save the model again.",
+            "module of its own, put it into code/, and save the model again.",
             [name],
         )
     if names := of_kind(kinds, Kind.INLINE):
@@ -124,8 +122,7 @@ def _of_imports(model: ModelFile, around: Surroundings) -> Iterable[Finding]:
             Level.WARNING,
             "code-in-a-pickle",
             f"{name}: {shown(names)}: code, or a further pickle, travels inside, which is not looked into, "
-            "and "
-            "code needs the same Python that wrote it.",
+            "and code needs the same Python that wrote it.",
             [name],
         )
     if (names := of_kind(kinds, Kind.OWN)) and not around.code_runs:
@@ -159,8 +156,8 @@ def _of_sklearn(model: ModelFile, around: Surroundings) -> Iterable[Finding]:
             Level.WARNING,
             "version",
             f"{model.name}: saved with scikit-learn {wrote}, {around.environment.name} has {has}: it may "
-            "fail, "
-            f"or predict otherwise. Train again with {has}, or build an image with scikit-learn=={wrote}."
+            f"fail, or predict otherwise. Train again with {has}, or build an image with "
+            f"scikit-learn=={wrote}."
             f"{around.advice}",
             [model.name],
         )
@@ -187,8 +184,7 @@ def _of_xgboost(model: ModelFile, around: Surroundings) -> Iterable[Finding]:
                 Level.REMARK,
                 "version",
                 f"{name}: it has XGBoost's old binary format (written by {wrote}), which no XGBoost from 3.1 "
-                "on "
-                "reads. Save it once with save_model('model.ubj').",
+                "on reads. Save it once with save_model('model.ubj').",
                 [name],
             )
         return
@@ -198,8 +194,7 @@ def _of_xgboost(model: ModelFile, around: Surroundings) -> Iterable[Finding]:
             "version",
             f"{name}: written by {wrote}, whose base_score is a list; XGBoost {has} of {there} would take it "
             "for 0.5 and predict wrongly, so it is refused. Save it with the older one, or build the image "
-            "with "
-            f"xgboost-cpu>=3.1.{around.advice}",
+            f"with xgboost-cpu>=3.1.{around.advice}",
             [name],
         )
     elif found.version and ours and found.version[:2] > ours[:2]:

@@ -308,8 +308,7 @@ def _pack_as_model_archiver(order: Order) -> None:
     if not handler_is_packed(order):
         click.echo(
             f"mmekit archive pack: the handler {order.handler!r} is not in {order.model_path}: the image "
-            "must "
-            "have it.",
+            "must have it.",
             err=True,
         )
     click.echo(f"Wrote {target}.")

@@ -11,28 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from mmekit.archive.sample import Sample
+from mmekit_toolkit import content_types
 from mmekit_toolkit.errors import ToolkitError
 
-#: Content types of files that people keep samples in.
-_TYPES = {
-    ".csv": "text/csv",
-    ".json": "application/json",
-    ".jsonl": "application/jsonlines",
-    ".libsvm": "text/libsvm",
-    ".npy": "application/x-npy",
-    ".txt": "text/plain",
-}
 #: Rows that are looked at.
 _MAX_ROWS = 1000
 
 
 def content_type_of(file: Path) -> str:
     """Return the content type that a file's name tells. Raises ToolkitError when it tells none."""
-    if known := _TYPES.get(file.suffix.lower()):
+    if known := content_types.of_file(file):
         return known
     raise ToolkitError(
         f"the name {file.name} does not tell how the sample is to be sent: give --content-type. Known by "
-        f"themselves are {', '.join(_TYPES)}."
+        f"themselves are {', '.join(content_types.KNOWN)}."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mimetypes
 import secrets
 import shutil
 import tempfile
@@ -11,14 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mmekit_toolkit import content_types
 from mmekit_toolkit.contract.sample import OwnSample, ProbeSample, Sample
 from mmekit_toolkit.contract.subjects import ModelsFolder, Subject
 from mmekit_toolkit.contract.subjects.command import CommandSubject
 from mmekit_toolkit.contract.subjects.url import UrlSubject
 from mmekit_toolkit.errors import NotFound, ToolkitError
-
-#: What ``mimetypes`` does not know.
-_TYPES = {".npy": "application/x-npy", ".jsonl": "application/jsonlines", ".libsvm": "text/libsvm"}
 
 
 @contextlib.contextmanager
@@ -72,8 +69,7 @@ def sample_of(
         raise NotFound(f"{model} is no folder with files. Expected a model's folder, as its archive unpacks.")
     if not payload.is_file():
         raise NotFound(f"there is no file {payload}. Expected a request's body that the model answers.")
-    guessed = _TYPES.get(payload.suffix) or mimetypes.guess_type(payload.name)[0]
-    headers = {"Content-Type": content_type or guessed or "application/octet-stream"}
+    headers = {"Content-Type": content_type or content_types.of_file(payload) or "application/octet-stream"}
     if accept:
         headers["Accept"] = accept
     return OwnSample(model, payload.read_bytes(), headers)

@@ -10,7 +10,7 @@ import click
 
 from mmekit_toolkit.aws.clients import Aws, aws_options
 from mmekit_toolkit.command import Command
-from mmekit_toolkit.deploy.inputs import dry_run_options
+from mmekit_toolkit.deploy.inputs import dry_run_options, timeout_option
 
 if TYPE_CHECKING:
     from mmekit_toolkit.deploy.requests import Step
@@ -28,15 +28,7 @@ Examples:
 @click.option("--unused", is_flag=True, help="Only models and configurations that the endpoint does not run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @dry_run_options
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.IntRange(1),
-    default=3600,
-    show_default=True,
-    metavar="SECONDS",
-    help="Of each wait.",
-)
+@timeout_option
 @aws_options
 def delete(
     endpoint: str, unused: bool, yes: bool, dry_run: bool, as_json: bool, timeout_s: int, aws: Aws

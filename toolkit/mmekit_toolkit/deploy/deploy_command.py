@@ -8,7 +8,7 @@ import click
 
 from mmekit_toolkit.aws.clients import Aws, aws_options
 from mmekit_toolkit.command import Command
-from mmekit_toolkit.deploy.inputs import described, description_of, dry_run_options
+from mmekit_toolkit.deploy.inputs import described, description_of, dry_run_options, timeout_option
 from mmekit_toolkit.errors import FaultsFound
 
 _EXAMPLES = """\b
@@ -22,15 +22,7 @@ Examples:
 @click.command(cls=Command, epilog=_EXAMPLES)
 @described
 @dry_run_options
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.IntRange(1),
-    default=3600,
-    show_default=True,
-    metavar="SECONDS",
-    help="Of each wait.",
-)
+@timeout_option
 @click.option("--schema", is_flag=True, help="Print the JSON schema of FILE, for editors, and end.")
 @click.option("--markdown", is_flag=True, help="With --schema: print it as tables.")
 @aws_options

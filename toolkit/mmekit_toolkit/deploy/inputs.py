@@ -31,6 +31,18 @@ _OUTPUT = [
 ]
 
 
+#: --timeout of deploy and delete; `update` has the file's own.
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(1),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of each wait.",
+)
+
+
 def described(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add FILE and the options; the function gets them as ``given``, for `description_of`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +11,16 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
+from mmekit_toolkit.aws import ecr
 from mmekit_toolkit.aws.clients import Aws, is_amazon
 from mmekit_toolkit.aws.explanations import DENIED, code
 from mmekit_toolkit.deploy.description import Description
 from mmekit_toolkit.errors import BadDescription, NotFound
+from mmekit_toolkit.images import name as image_name
 
 #: A route that only a local endpoint has.
 _LOCAL_ROUTE = "/_mmekit/ping"
 _LOCAL_TIMEOUT_S = 10
-
-_ECR = re.compile(
-    r"(?P<registry>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:[a-z0-9-]+\.)+[a-z]+"
-    r"/(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
-)
 
 
 @dataclass(frozen=True)
@@ -90,27 +86,26 @@ class _Look:
 
     def _resolve(self, image: str) -> str:
         """Return an image of ECR by its digest, any other as it is."""
-        found = _ECR.fullmatch(image)
-        if found is None:
+        name = image_name.parse(image)
+        owner = ecr.address(name.registry)
+        if owner is None:
             return image
-        if found["region"] != self._region:
+        if owner.region != self._region:
             raise BadDescription(
-                f"the image {image} is in {found['region']}, the endpoint would be in {self._region}. "
+                f"the image {image} is in {owner.region}, the endpoint would be in {self._region}. "
                 "SageMaker pulls from the endpoint's own region: push it there (`mmekit push`), or give the "
-                f"endpoint region {found['region']}."
+                f"endpoint region {owner.region}."
             )
-        wanted = (
-            {"imageDigest": found["digest"]} if found["digest"] else {"imageTag": found["tag"] or "latest"}
-        )
+        wanted = {"imageDigest": name.digest} if name.digest else {"imageTag": name.tag or "latest"}
         try:
             answer = self._aws.client("ecr").describe_images(
-                registryId=found["registry"], repositoryName=found["repository"], imageIds=[wanted]
+                registryId=owner.account, repositoryName=name.repository, imageIds=[wanted]
             )
         except ClientError as error:
             self._without_digest(image, error)
             return image
         digest = answer["imageDetails"][0]["imageDigest"]
-        return f"{image.partition('/')[0]}/{found['repository']}@{digest}"
+        return f"{name.address}@{digest}"
 
     def _without_digest(self, image: str, error: ClientError) -> None:
         """Go on without the digest where that can be right; raise where the image is not there."""

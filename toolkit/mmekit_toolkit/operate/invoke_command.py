@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from mmekit_toolkit import content_types
 from mmekit_toolkit.archive.display import Display
 from mmekit_toolkit.aws import s3
 from mmekit_toolkit.aws.clients import Aws, aws_options
@@ -21,18 +22,6 @@ from mmekit_toolkit.operate import catalog, naming
 from mmekit_toolkit.operate.endpoint import models_of
 from mmekit_toolkit.operate.invocation import LOADING, Again, Answer
 from mmekit_toolkit.operate.invocation import invoke as call
-
-#: What a file's suffix says of its content, as the built-in handlers take it.
-_TYPES = {
-    ".csv": "text/csv",
-    ".json": "application/json",
-    ".jsonl": "application/jsonlines",
-    ".libsvm": "text/libsvm",
-    ".npy": "application/x-npy",
-    ".parquet": "application/x-parquet",
-    ".svm": "text/libsvm",
-    ".txt": "text/plain",
-}
 
 
 @click.command(
@@ -85,7 +74,7 @@ def invoke(
     MODEL is a TargetModel (churn-1f3870be274f.tar.gz), or a name, which stands for its newest version. A
     model that is not loaded yet is waited for.
     """
-    content_type = content_type or (_TYPES.get(file.suffix) if file else None)
+    content_type = content_type or (content_types.of_file(file) if file else None)
     if content_type is None:
         raise click.UsageError(
             "give --content-type, such as text/csv: nothing else says what the request is."
