@@ -277,7 +277,7 @@ def refusal(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
     with pytest.raises(ClientError) as caught:
         call(**members)
     error = caught.value.response["Error"]
-    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400, error
     return error["Code"], error["Message"]
 
 

@@ -241,6 +241,15 @@ def test_an_image_without_the_label_is_refused_for_multi_model(tmp_path: Path) -
         assert plane.log.read_text() == ""
 
 
+def test_dockers_client_is_imported_before_moto_is_by_another_thread(tmp_path: Path) -> None:
+    environment = {"DOCKER_HOST": "tcp://127.0.0.1:9", "PYTHONPROFILEIMPORTTIME": "1"}
+    with control_plane(tmp_path, "--launcher", "docker", environment=environment) as plane:
+        plane.client("sts").get_caller_identity()  # is answered once moto is there
+        plane.client("sagemaker").create_model(ModelName="m", PrimaryContainer=multi_model())
+        imported = [line.rpartition("|")[2].strip() for line in plane.log.read_text().splitlines()]
+    assert imported.index("docker.client") < imported.index("moto")
+
+
 def test_an_engine_that_does_not_answer_refuses_nothing(tmp_path: Path) -> None:
     environment = {"DOCKER_HOST": "tcp://127.0.0.1:9"}
     with control_plane(tmp_path, "--launcher", "docker", environment=environment) as plane:

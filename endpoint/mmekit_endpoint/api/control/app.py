@@ -15,6 +15,7 @@ from flask import Flask, Response, request
 from mmekit_endpoint.api.control.context import Context
 from mmekit_endpoint.api.control.definitions import Definitions
 from mmekit_endpoint.api.control.dispatch import Environ, Scope, error_answer, json_error, scope_of
+from mmekit_endpoint.api.control.labels import import_docker
 from mmekit_endpoint.api.control.objects import Mirror
 from mmekit_endpoint.api.control.operations import SageMaker
 from mmekit_endpoint.api.control.services import BACKENDS, Services, StartResponse
@@ -84,6 +85,8 @@ def create_app(options: Options) -> Flask:
         text = "The local endpoint failed to answer; its errors say why."
         return Response(json_error("InternalFailure", text), 500, content_type=_JSON)
 
+    if options.launcher == "docker":
+        import_docker()
     services = Services(None if options.s3_endpoint_url else Mirror(options.state / "s3"))
     services.start()
     # Any: Flask's own way to put WSGI around an application is to assign to its method.

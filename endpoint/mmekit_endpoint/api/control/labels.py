@@ -12,12 +12,22 @@ MULTI_MODEL = "com.amazonaws.sagemaker.capabilities.multi-models"
 logger = logging.getLogger(__name__)
 
 
+def import_docker() -> None:
+    """Import what the label is looked up with, which is 40 modules that only this needs.
+
+    To be called before another thread imports moto: both import requests, and two threads that import a
+    package with circular imports at the same time get half of it (CPython's import system breaks the
+    deadlock of its module locks that way).
+    """
+    import docker.client  # noqa: F401
+
+
 def require_multi_model_label(image: str) -> None:
     """Raise a ValidationException where the engine has the image and the image lacks the label.
 
     An image that the engine does not have yet is pulled when an endpoint starts; nothing is said of it here.
     """
-    from docker.client import DockerClient  # imports 40 modules that only this needs
+    from docker.client import DockerClient
     from docker.errors import DockerException, ImageNotFound
 
     try:
