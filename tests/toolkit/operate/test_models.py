@@ -164,9 +164,9 @@ def test_old_versions_are_removed_and_the_newest_stays(mmekit: Mmekit, empty: An
 def test_nothing_is_removed_without_an_answer(mmekit: Mmekit, empty: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "churn.tar.gz", stub_model("1"))
     (target,) = mmekit("models", "add", "shop", "--no-check", file).lines
-    asked = mmekit("models", "remove", "shop", target, code=1)
+    asked = mmekit("models", "remove", "shop", target, code=2)
     assert target in asked.stderr
-    assert "there is no terminal to ask at: give --yes" in asked.stderr
+    assert "There is no terminal to ask at: --yes deletes without a question." in asked.stderr
     assert "would be removed" in mmekit("models", "remove", "shop", target, "--dry-run").stderr
     assert keys(empty) == [f"prod/{target}"]
 

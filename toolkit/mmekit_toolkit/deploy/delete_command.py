@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 from mmekit_toolkit.aws.clients import Aws, aws_options
 from mmekit_toolkit.command import Command
 from mmekit_toolkit.deploy.inputs import dry_run_options, timeout_option
+from mmekit_toolkit.question import confirm
 
 if TYPE_CHECKING:
     from mmekit_toolkit.deploy.requests import Step
@@ -77,8 +77,4 @@ def _ask(steps: Sequence[Step], shared: object, *, yes: bool) -> None:
     click.echo("This is to be done:\n" + "\n".join(f"  {step.why}" for step in steps), err=True)
     if shared:
         click.echo("Other endpoints may be called through these VPC endpoints, too.", err=True)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask at: --yes deletes without a question.")
-    click.confirm("Do it?", abort=True, err=True)
+    confirm("Do it?", yes=yes)

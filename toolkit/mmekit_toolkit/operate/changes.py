@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -14,11 +13,11 @@ from mmekit_toolkit.archive.sizes import shown_bytes
 from mmekit_toolkit.aws import s3
 from mmekit_toolkit.aws.clients import Aws
 from mmekit_toolkit.aws.s3 import Location
-from mmekit_toolkit.errors import ToolkitError
 from mmekit_toolkit.operate import catalog, naming, uploads
 from mmekit_toolkit.operate.archives import Archive
 from mmekit_toolkit.operate.catalog import Entry
 from mmekit_toolkit.operate.endpoint import Models
+from mmekit_toolkit.question import confirm
 
 #: Dates in S3 are whole seconds, and the newest version of a name is the current one.
 _DATE_STEP_S = 1.0
@@ -69,7 +68,7 @@ def _newer(aws: Aws, archive: Archive, place: Models) -> str:
 
 
 def remove(aws: Aws, entries: Sequence[Entry], prefix: Location, yes: bool, dry_run: bool) -> None:
-    """Remove objects after asking. Raises ToolkitError where nobody can be asked, click.Abort for a no."""
+    """Remove objects after asking. Raises as `confirm` does."""
     total = shown_bytes(sum(entry.object.size_bytes for entry in entries))
     number = count(len(entries), "object")
     for entry in entries:
@@ -79,10 +78,7 @@ def remove(aws: Aws, entries: Sequence[Entry], prefix: Location, yes: bool, dry_
     if dry_run:
         click.echo(f"{number} ({total}) would be removed from {prefix}.", err=True)
         return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise ToolkitError(f"{number} would be removed and there is no terminal to ask at: give --yes.")
-        click.confirm(f"Remove {number} ({total}) from {prefix}?", abort=True, err=True)
+    confirm(f"Remove {number} ({total}) from {prefix}?", yes=yes)
     s3.delete(aws, prefix, [entry.target for entry in entries])
     click.echo(
         f"Removed {number} ({total}). Instances that have one loaded serve it until they evict it.", err=True
