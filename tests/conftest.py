@@ -1,9 +1,10 @@
-"""For all tests: which of them can run where frameworks are missing."""
+"""For all tests: Ctrl-C reaches what they start, and which of them can run where frameworks are missing."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def _imports(path: Path) -> set[str]:
             if node.module.startswith("tests.") and file.exists():
                 names |= _imports(file)
     return names
+
+
+def pytest_configure() -> None:
+    # A shell starts what runs in its background with SIGINT ignored, and that is inherited by commands that
+    # the tests interrupt. A handler is not inherited.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
