@@ -92,6 +92,7 @@ DEV = [
     *SAGEMAKER,
     *TLS,
     "awscli>=1.40",  # drives the local endpoint in the tests
+    "bcrypt>=4",  # the password of the tests' registry
     "build>=1.2",
     "hypothesis>=6.100",
     "lightgbm>=4.3",  # examples/custom-framework

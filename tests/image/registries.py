@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import shutil
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
-#: Starts a registry; lies beside the repository on the project's own machines.
-SCRIPT = ROOT.parent / "shared" / "tools" / "registry.sh"
+import bcrypt
+
+#: The registry's program, as Debian's package docker-registry and upstream's own releases name it.
+PROGRAM = shutil.which("docker-registry") or shutil.which("registry")
+MISSING = "no registry is installed (Debian: apt install docker-registry)"
+
+_CONFIG = """\
+version: 0.1
+log: {{level: warn}}
+storage: {{filesystem: {{rootdirectory: {state}/data}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+auth: {{htpasswd: {{realm: registry, path: {state}/htpasswd}}}}
+"""
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 #: As ECR answers when the twelve hours are over.
@@ -31,19 +42,31 @@ class Registry:
         self.port = free_port()
         self.host = f"localhost:{self.port}"
         self._password = password
-        self._environ = {
-            **os.environ,
-            "REGISTRY_PORT": str(self.port),
-            "REGISTRY_STATE": str(state),
-            "REGISTRY_PASSWORD": password,
-        }
+        self._state = state
+        self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Registry:
-        self._run("start")
+        assert PROGRAM is not None
+        hashed = bcrypt.hashpw(self._password.encode(), bcrypt.gensalt(4)).decode()
+        (self._state / "htpasswd").write_text(f"AWS:{hashed}\n")
+        config, log = self._state / "config.yml", self._state / "log"
+        config.write_text(_CONFIG.format(state=self._state, port=self.port))
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [PROGRAM, "serve", config], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
+        deadline = time.monotonic() + 20
+        while not answers(self.port):
+            ended = self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                self.__exit__()
+                raise AssertionError(f"the registry does not answer: {log.read_text()[-2000:]}")
+            time.sleep(0.05)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run("wipe")
+        self._process.kill()
+        self._process.wait()
 
     def digest(self, repository: str, tag: str) -> str:
         """Return the digest that the registry itself gives for a tag."""
@@ -55,16 +78,6 @@ class Registry:
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return str(answer.headers["Docker-Content-Digest"])
-
-    def _run(self, what: str) -> None:
-        subprocess.run(
-            [SCRIPT, what],
-            env=self._environ,
-            stdin=subprocess.DEVNULL,
-            check=True,
-            capture_output=True,
-            timeout=300,
-        )
 
 
 #: Is given what a client has sent on a connection so far and its next bytes; returns what to do with them.
@@ -174,6 +187,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _break(connection: socket.socket) -> None:

@@ -20,7 +20,8 @@ from tests.image.containers import docker, poll
 from tests.image.registries import (
     EXPIRED,
     GONE,
-    SCRIPT,
+    MISSING,
+    PROGRAM,
     Proxy,
     Registry,
     Rule,
@@ -73,8 +74,8 @@ def aws() -> Iterator[MotoServer]:
 
 @pytest.fixture(scope="module")
 def registry(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    if not SCRIPT.exists():
-        pytest.skip("there is no registry.sh beside the repository")
+    if PROGRAM is None:
+        pytest.skip(MISSING)
     with Registry(tmp_path_factory.mktemp("registry"), PASSWORD) as registry:
         yield registry
     # A push leaves its name on the engine, as docker's own does.
