@@ -41,13 +41,19 @@ class Template:
         assert self._process.stdout.readline() == b"ready\n"
 
     def run(
-        self, arguments: Sequence[str], environ: Mapping[str, str], stdin: bytes, timeout_s: float
+        self,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        stdin: bytes,
+        timeout_s: float,
+        folder: Path | None = None,
     ) -> tuple[int, bytes, bytes]:
         """Return exit code, standard output and standard error of ``mmekit ARGUMENTS``.
 
-        Raises TimeoutExpired; the process is killed then.
+        It runs in the folder, else in the one where the tests run. Raises TimeoutExpired; the process is
+        killed then.
         """
-        asked = {"arguments": [*arguments], "environ": {**environ}, "folder": os.getcwd()}
+        asked = {"arguments": [*arguments], "environ": {**environ}, "folder": str(folder or Path.cwd())}
         with (
             tempfile.TemporaryFile() as request,
             tempfile.TemporaryFile() as given,

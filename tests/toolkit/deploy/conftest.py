@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.endpoint.service import PROGRAMS, Service
+from tests.toolkit.command_template import template
+from tests.toolkit.commands import MMEKIT, Done
 from tests.toolkit.moto_server import MotoServer
 
-COMMAND = Path(sysconfig.get_path("scripts")) / "mmekit"
 KEYS = {
     "AWS_ACCESS_KEY_ID": "any",
     "AWS_SECRET_ACCESS_KEY": "any",
@@ -40,27 +40,18 @@ class Mmekit:
         self.folder = folder
         self.environ = {**environ, **KEYS, "AWS_ENDPOINT_URL": url}
 
-    def __call__(
-        self, *arguments: str, code: int | None = 0, **environ: str | None
-    ) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, code: int = 0, **environ: str | None) -> Done:
         """Run to the end; a variable that is None is left out. No run may show a stack trace."""
-        done = subprocess.run(
-            [COMMAND, *arguments],
-            env=self._environ(environ),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-        )
-        assert code is None or done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        ended, out, err = template().run(arguments, self._environ(environ), b"", _TIMEOUT_S, self.folder)
+        done = Done(ended, out, err.decode())
+        assert done.code == code, (done.code, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
     def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start without waiting; stderr can be read line by line."""
         return subprocess.Popen(
-            [COMMAND, *arguments],
+            [MMEKIT, *arguments],
             env=self._environ({}),
             cwd=self.folder,
             stdin=stdin,
