@@ -47,10 +47,12 @@ def _imports(path: Path) -> set[str]:
 
 
 def pytest_configure() -> None:
-    # A shell starts what runs in its background with SIGINT ignored, and that is inherited by commands that
-    # the tests interrupt. A handler is not inherited.
+    # nohup, and a shell for what runs in its background, have signals ignored. Commands that the tests
+    # interrupt would inherit that; they do not inherit handlers.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
