@@ -233,8 +233,8 @@ def test_a_prefix_becomes_what_the_folder_has_and_then_there_is_nothing_to_do(
     assert "would be uploaded" in dry
     assert "1 object (" in dry
     assert len(keys(empty)) == 3
-    refused = mmekit("models", "sync", "shop", folder, "--no-check", "--delete", code=1)
-    assert "give --yes" in refused.stderr, "uploads need no answer, removals do"
+    refused = mmekit("models", "sync", "shop", folder, "--no-check", "--delete", code=2)
+    assert "--yes deletes without a question" in refused.stderr, "uploads need no answer, removals do"
     assert len(keys(empty)) == 4
     mmekit("models", "sync", "shop", folder, "--no-check", "--delete", "--yes")
     assert [key.removeprefix("prod/")[:-20] for key in keys(empty)] == ["by-hand", "churn", "tenant_a/fraud"]
