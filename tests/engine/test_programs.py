@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.engine.support import MmsServer
+from tests.support.looking import code_model
 from tests.support.mms import MMS
+from tests.support.samples import COUNTS, with_sample
 from tests.support.server import IMAGE_CODE, MODELS, Answer, Server, plain_model
 
 pytestmark = pytest.mark.mms
@@ -166,3 +168,16 @@ def test_a_handler_of_the_image_serves_models_without_code(tmp_path: Path) -> No
             facts = json.loads(engine.invoke("plain", "facts").body)
             assert facts["model"] == "plain"
             assert facts["model_dir"] == str(folder)
+
+
+def test_models_are_warmed_up_with_their_samples(engines: Engines, tmp_path: Path) -> None:
+    warm = with_sample(code_model(tmp_path, "warm", COUNTS.format(body="")), warmUp=2, accept="text/plain")
+    cold = with_sample(code_model(tmp_path, "cold", COUNTS.format(body="1 / 0")), warmUp=1)
+    for server in engines:
+        assert server.load("warm", warm).status == 200
+        calls = eval(server.invoke("warm", b"real", "text/csv").text)
+        assert calls[:-1] == [("1,2", "text/csv", "text/plain")] * 2
+        assert calls[-1][0] == "real"
+        assert server.load("cold", cold).status == 500
+        assert "cold" not in server.models()
+        server.unload("warm")

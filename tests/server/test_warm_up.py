@@ -10,20 +10,8 @@ import pytest
 
 from tests.support.framework_models import xgboost_model
 from tests.support.looking import EVALUATE, code_model, look
+from tests.support.samples import COUNTS, with_sample
 from tests.support.server import Server, until
-
-#: Counts its calls and keeps what it was sent last; ``{body}`` runs in each.
-COUNTS = """
-calls = []
-
-def model_fn(model_dir):
-    return model_dir
-
-def transform_fn(model, input_data, content_type, accept):
-    calls.append((input_data, content_type, accept))
-    {body}
-    return repr(calls), "text/plain"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +24,6 @@ def started() -> Iterator[Server]:
 def server(started: Server) -> Iterator[Server]:
     yield started
     started.unload("m")
-
-
-def with_sample(folder: Path, body: bytes = b"1,2", **fields: object) -> Path:
-    (folder / "MAR-INF").mkdir(parents=True)
-    (folder / "MAR-INF/sample-request").write_bytes(body)
-    description = {"contentType": "text/csv", **fields}
-    (folder / "MAR-INF/sample-request.json").write_text(json.dumps(description))
-    return folder
 
 
 def counting(tmp_path: Path, body: str = "", **fields: object) -> Path:
