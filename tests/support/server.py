@@ -181,14 +181,16 @@ class Server:
         return family
 
     def template_pid(self) -> int:
-        """The template's process: it runs the template module."""
+        """The template's process: the oldest that runs the template module. 0: there is none."""
+        found = {}
         for pid in self.family():
             with contextlib.suppress(OSError):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                # Workers are forks of it in sessions of their own.
+                # Workers are forks of it in sessions of their own, but for their first moments.
                 if b"mmekit.worker.template" in command and os.getpgid(pid) == self.pid:
-                    return pid
-        return 0
+                    started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+                    found[pid] = int(started)
+        return min(found, key=found.__getitem__, default=0)
 
     # --- requests ------------------------------------------------------------------------------
 
