@@ -1,4 +1,4 @@
-"""For all tests: Ctrl-C reaches what they start, and which of them can run where frameworks are missing."""
+"""For all tests: Ctrl-C reaches what they start, examples take their time, missing frameworks skip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import importlib.util
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile(
+    "mmekit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("mmekit")
 
 #: Extras of the package and what examples bring. The base install has none of them: on Pythons that are
 #: tested without frameworks, files that import one at their top are left out.

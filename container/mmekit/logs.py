@@ -107,6 +107,7 @@ class OutputCollector:
         self._wake_read, self._wake_write = os.pipe()
         self._parsers: dict[int, tuple[LineParser, int]] = {}
         self._new: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
         self._log = logging.getLogger("mmekit.output")
         self._metrics = logging.getLogger("mmekit.metrics")
@@ -120,8 +121,18 @@ class OutputCollector:
         self._new.put((descriptor, worker))
         os.write(self._wake_write, b"x")
 
+    def close(self, timeout_s: float) -> None:
+        """Read what is left in the pipes of workers that have ended.
+
+        Who still holds one, such as a process that a model has started, is given up after ``timeout_s``.
+        """
+        self._closing = True
+        os.write(self._wake_write, b"x")
+        for _ in range(4):  # a machine that stands still takes one of these waits, not all
+            self._thread.join(timeout_s / 4)
+
     def _run(self) -> None:
-        while True:
+        while not self._closing or self._parsers:
             for key, _ in self._selector.select():
                 if key.fd == self._wake_read:
                     self._take_over()

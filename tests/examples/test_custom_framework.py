@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import lightgbm  # noqa: F401  # left out where the example's framework is missing (tests/conftest.py)
 import pytest
+
+from tests.support.mms import free_port
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "custom-framework"
 
@@ -31,9 +32,7 @@ def _request(port: int, method: str, path: str, body: str = "", content_type: st
 @pytest.fixture
 def port() -> Iterator[int]:
     """The port of a multi-model server with the example's handler; stopped with SIGTERM at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
+    number = free_port()
     environ = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(EXAMPLE), *filter(None, [os.environ.get("PYTHONPATH")])]),

@@ -96,9 +96,9 @@ def test_memory_does_not_grow_with_calls(boosters) -> None:
     for _ in range(200):
         predictor.predict(rows)
     before = data_kib()
-    for _ in range(5000):
+    for _ in range(10_000):
         predictor.predict(rows)
-    assert data_kib() - before < 1024
+    assert data_kib() - before < 2048  # an arena of Python's own has 1024, and may be due just now
 
 
 def test_a_library_that_has_changed_is_asked_the_long_way(boosters, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from mmekit.http.connection import Connection
 from mmekit.http.unix import UnixSocket
 from tests.http.support import Closed, Holding, Serve, answer_ok, until
 
-SHORT = {"keep_alive_timeout_s": 0.2, "read_timeout_s": 0.3, "write_timeout_s": 0.4, "linger_timeout_s": 0.2}
+SHORT = {"read_timeout_s": 0.3, "write_timeout_s": 0.4, "linger_timeout_s": 0.2}
 
 
 def echo(exchange: Exchange) -> None:
@@ -491,8 +491,8 @@ def test_a_body_waiting_for_budget_does_not_time_out(serve: Serve) -> None:
         app.wait_for(1)
         second.send("POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n")
         assert second.is_quiet(for_s=1.0)
+        second.send(b"x" * 900)  # before its turn, which begins another 0.3 s
         server.run(lambda: app.exchanges[0].respond(Response(200)))
-        second.send(b"x" * 900)
         app.wait_for(2)
 
 
@@ -512,7 +512,7 @@ def test_many_bodies_over_the_budget_do_not_deadlock_or_recurse(serve: Serve) ->
 
 
 def test_an_idle_connection_is_closed(serve: Serve) -> None:
-    with serve(**SHORT).connect() as client:
+    with serve(keep_alive_timeout_s=0.5).connect() as client:
         client.get()
         assert client.answer().status == 200
         assert client.is_closed()
@@ -551,10 +551,10 @@ def test_a_head_that_drips_is_answered_408(serve: Serve) -> None:
 
 
 def test_a_body_that_comes_slowly_but_comes_is_served(serve: Serve) -> None:
-    with serve(echo, **SHORT).connect() as client:
+    with serve(echo, read_timeout_s=1.0).connect() as client:
         client.send("POST /a HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
         for _ in range(10):
-            assert client.is_quiet(for_s=0.1)
+            assert client.is_quiet(for_s=0.15)  # 1.5 s in all
             client.send("x")
         assert client.answer().body == b"x" * 10
 
@@ -580,25 +580,29 @@ def test_a_slow_application_is_not_the_clients_fault(serve: Serve) -> None:
 
 
 def test_a_client_that_does_not_read_its_answer_is_cut(serve: Serve) -> None:
-    server = serve(lambda exchange: exchange.respond(Response(200, (), b"x" * 30_000_000)), **SHORT)
+    asked: list[str] = []
+
+    def app(exchange: Exchange) -> None:
+        asked.append(exchange.request.path)
+        exchange.respond(Response(200, (), b"x" * 30_000_000))
+
+    server = serve(app, **SHORT)
     with server.connect(receive_buffer=4096) as client:
         client.get()
-        until(lambda: server.server.connections == 1)
+        until(lambda: asked)
         until(lambda: server.server.connections == 0, "cutting the connection")
         with pytest.raises((Closed, ConnectionResetError)):
             client.answer()
 
 
 def test_a_client_that_reads_slowly_but_reads_gets_everything(serve: Serve) -> None:
-    server = serve(lambda exchange: exchange.respond(Response(200, (), b"x" * 8_000_000)), **SHORT)
+    server = serve(lambda exchange: exchange.respond(Response(200, (), b"x" * 8_000_000)), write_timeout_s=1)
     with server.connect(receive_buffer=65536) as client:
         client.get()
         client.head()
-        received = len(client.buffer)
-        while received < 8_000_000:
-            client.buffer = b""
-            client.is_quiet(for_s=0.002)
-            received += len(client.buffer)
+        for _ in range(10):
+            time.sleep(0.15)  # 1.5 s in all
+            assert client.exactly(800_000) == b"x" * 800_000
 
 
 # --- streams ----------------------------------------------------------------------------------------

@@ -49,10 +49,10 @@ def tls_client(address: tuple[str, int]) -> Client:
 
 
 def test_a_handshake_that_does_not_end_is_cut(serve: Serve, context: ssl.SSLContext) -> None:
-    address = listen(serve(read_timeout_s=0.2), context)
-    for begun in (b"", b"\x16\x03\x01\x02\x00\x01"):
-        with connect(address) as client:
-            client.sendall(begun)
+    address = listen(serve(read_timeout_s=0.7), context)
+    with connect(address) as silent, connect(address) as half_way:
+        half_way.sendall(b"\x16\x03\x01\x02\x00\x01")
+        for client in (silent, half_way):
             with contextlib.suppress(ConnectionResetError):
                 while client.recv(1000):
                     pass

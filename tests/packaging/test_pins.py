@@ -89,16 +89,19 @@ def gpu_packages() -> dict[str, str]:
     options = ["--no-header", "--no-annotate", "--no-config", "--only-binary", ":all:"]
     target = ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
     command = ["uv", "pip", "compile", *options, *target, "--constraint", "constraints.txt", "-"]
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        input="\n".join(wanted),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=environ,
-        cwd=ROOT,
-    )
-    if "error sending request" in done.stderr or "dns error" in done.stderr:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            input="\n".join(wanted),
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env=environ,
+            cwd=ROOT,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("the package index took over 100 s")
+    if re.search("error sending request|dns error|HTTP status server error|timed out", done.stderr):
         pytest.skip(f"no package index can be reached: {done.stderr.strip()[-300:]}")
     assert done.returncode == 0, done.stderr
     return dict(line.split("==") for line in done.stdout.split())

@@ -11,7 +11,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from tests.support.server import MODELS, Answer, Server, image_environ, plain_model, until
+from tests.support.gated import gated_model
+from tests.support.server import Answer, Server, image_environ, plain_model, until
 
 NO_ROUTE = "Requested resource is not found, please refer to API document."
 NO_METHOD = "Requested method is not allowed, please refer to API document."
@@ -96,18 +97,23 @@ def test_a_name_that_is_taken_is_refused_with_409(server: Server, model: str, fo
     assert server.invoke(model, "echo still").text == "still"
 
 
-def test_a_second_load_of_a_name_is_refused_while_the_first_still_runs(server: Server) -> None:
-    first = server.later(server.load, "slow", MODELS / "slow_load")
-    early = until(lambda: (a := server.invoke("slow", b"")) and "loading" in a.text and a)
+def test_a_second_load_of_a_name_is_refused_while_the_first_still_runs(
+    server: Server, tmp_path: Path
+) -> None:
+    path, gate = gated_model(tmp_path, "slow")
+    first = server.later(server.load, "slow", path)
+    gate.wait_for_load()
+    early = server.invoke("slow", b"")
     assert early.message == "Model not found: slow (it is loading at the moment)"
-    second = server.load("slow", MODELS / "slow_load")
+    second = server.load("slow", path)
     message = is_error(second, 409, "ConflictStatusException")
     assert message == "Model slow is already registered (it is loading at the moment)."
     assert server.unload("slow").status == 404
     assert "slow" not in server.models()
     assert not first.done()
+    gate.open()
     assert first.result().status == 200
-    assert server.invoke("slow", b"").text == "slow"
+    assert server.invoke("slow", "'slow'").json == "slow"
     assert server.unload("slow").status == 200
 
 
@@ -351,12 +357,16 @@ def test_head_answers_as_get_without_the_body(server: Server, model: str) -> Non
     assert server.request("HEAD", "/models").status == 405  # as in MMS
 
 
-def test_ping_answers_at_once_while_all_workers_are_busy(server: Server, model: str) -> None:
-    busy = [server.later(server.invoke, model, "spin 0.7") for _ in range(8)]
+def test_ping_answers_at_once_while_all_workers_are_busy(server: Server, model: str, tmp_path: Path) -> None:
+    enough = tmp_path / "enough"
+    busy = [server.later(server.invoke, model, f"spin {enough}") for _ in range(8)]
+    until(lambda: server.waiting(model))
     seconds = sorted(server.get("/ping").seconds for _ in range(50))
-    assert not all(call.done() for call in busy)
+    for path in ("/ping", "/models", path_of(model)):
+        assert min(server.get(path).seconds for _ in range(3)) < 0.5
+    assert not any(call.done() for call in busy)
+    enough.touch()
     assert seconds[25] < 0.05
-    assert all(server.get(path).seconds < 0.5 for path in ("/ping", "/models", path_of(model)))
     assert all(call.result().status == 200 for call in busy)
 
 

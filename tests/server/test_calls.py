@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import random
 import socket
 import threading
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mmekit import process
-from tests.support.server import Server, image_server, plain_model, until
+from tests.support.server import Answer, Server, image_server, plain_model, until
 
 MIB = 1024 * 1024
 
@@ -48,6 +47,11 @@ def rest_of(client: socket.socket) -> bytes:
     return received
 
 
+def left(server: Server, name: str) -> int:
+    """How many clients are known to have left before their answer."""
+    return sum(line.get("status") == 499 and line.get("model") == name for line in server.lines)
+
+
 # --- order -----------------------------------------------------------------------------------------------
 
 
@@ -71,23 +75,30 @@ def test_the_model_whose_oldest_request_waits_longest_goes_next(one_worker: Serv
 
 def test_a_model_that_is_always_busy_does_not_starve_its_neighbour(one_worker: Server) -> None:
     stop = threading.Event()
+    ended: list[str] = []
 
     def hammer() -> int:
         calls = 0
         while not stop.is_set():
             assert one_worker.invoke("a", "sleep 0.02").status == 200
+            ended.append("a")
             calls += 1
         return calls
+
+    def calls_of_a_before_b_is_answered() -> int:
+        before = len(ended)
+        assert one_worker.invoke("b", "echo in turn").text == "in turn"
+        return len(ended) - before
 
     with ThreadPoolExecutor(8) as pool:
         crowd = [pool.submit(hammer) for _ in range(8)]
         try:
             time.sleep(0.3)
-            seconds = [one_worker.invoke("b", "echo in turn").seconds for _ in range(3)]
+            waited_for = [calls_of_a_before_b_is_answered() for _ in range(3)]
         finally:
             stop.set()
         assert min(call.result() for call in crowd) >= 1
-    assert max(seconds) < 1.5, "b waited for more than those before it"
+    assert max(waited_for) < 75, "b waited for more than those before it"
 
 
 def test_many_models_under_zipf_traffic_all_answer(tmp_path: Path) -> None:
@@ -122,14 +133,15 @@ def test_a_full_queue_answers_503_at_once_and_says_when_to_come_again(tmp_path: 
         tmp_path, ["a", "b"], MMEKIT_WORKERS="1", MMEKIT_MAX_COPIES="1", SAGEMAKER_MODEL_JOB_QUEUE_SIZE="3",
         MMEKIT_STALL_MS="100000",
     ) as server:  # fmt: skip
-        running = server.later(server.invoke, "a", "sleep 1.5")
-        time.sleep(0.2)
+        runs = tmp_path / "runs"
+        running = server.later(server.invoke, "a", f"stay {runs}")
+        until(runs.exists)
         calls = [server.later(server.invoke, "a", "echo x") for number in range(8)]
         refused = until(lambda: (d := [call for call in calls if call.done()]) and len(d) == 5 and d)
+        assert not running.done()
         for call in refused:
             full = call.result()
             assert full.status == 503
-            assert full.seconds < 0.5
             assert full.headers["retry-after"] == "1"
             assert full.json["type"] == "ServiceUnavailableException"
             assert full.message == (
@@ -140,6 +152,7 @@ def test_a_full_queue_answers_503_at_once_and_says_when_to_come_again(tmp_path: 
         loaded = server.later(server.load, "late", plain_model(tmp_path, "late"))
         assert loaded.result().status == 200, "loads are not refused by full queues"
         assert not running.done()
+        runs.unlink()
         assert running.result().status == 200
         assert sorted(call.result().status for call in calls) == [200] * 3 + [503] * 5
         assert neighbour.result().status == 200
@@ -151,8 +164,9 @@ def test_all_queues_together_are_bounded_too(tmp_path: Path) -> None:
         tmp_path, ["a", "b", "c"], MMEKIT_WORKERS="1", MMEKIT_MAX_COPIES="1", MMEKIT_QUEUE_SIZE="4",
         MMEKIT_STALL_MS="100000",
     ) as server:  # fmt: skip
-        running = server.later(server.invoke, "a", "sleep 1")
-        time.sleep(0.2)
+        runs = tmp_path / "runs"
+        running = server.later(server.invoke, "a", f"stay {runs}")
+        until(runs.exists)
         calls = [server.later(server.invoke, "abc"[number % 3], "echo x") for number in range(7)]
         refused = until(lambda: (d := [call for call in calls if call.done()]) and len(d) == 3 and d)
         for call in refused:
@@ -162,6 +176,8 @@ def test_all_queues_together_are_bounded_too(tmp_path: Path) -> None:
                 "4 requests wait on this server already, for all models together (MMEKIT_QUEUE_SIZE)."
             )
             assert full.headers["retry-after"] == "1"
+        assert not running.done()
+        runs.unlink()
         assert running.result().status == 200
         assert sorted(call.result().status for call in calls) == [200] * 4 + [503] * 3
         assert server.invoke("c", "echo x").status == 200
@@ -169,15 +185,20 @@ def test_all_queues_together_are_bounded_too(tmp_path: Path) -> None:
 
 def test_clients_that_left_take_no_room_in_a_queue(tmp_path: Path) -> None:
     with image_server(tmp_path, ["a"], MMEKIT_MAX_COPIES="1", SAGEMAKER_MODEL_JOB_QUEUE_SIZE="2") as server:
-        running = server.later(server.invoke, "a", "sleep 1")
-        time.sleep(0.2)
+        runs = tmp_path / "runs"
+        running = server.later(server.invoke, "a", f"stay {runs}")
+        until(runs.exists)
         gone = [waits(server, "a", "leak 1") for _ in range(2)]
-        time.sleep(0.1)
+        until(lambda: server.waiting("a") == 2)
         assert server.invoke("a", "echo x").status == 503
         for client in gone:
             client.close()
-        time.sleep(0.1)
-        assert server.invoke("a", "echo room").text == "room"
+        until(lambda: left(server, "a") == 2)
+        room = server.later(server.invoke, "a", "echo room")
+        until(lambda: server.waiting("a") == 1)
+        assert not running.done()
+        runs.unlink()
+        assert room.result().text == "room"
         assert running.result().status == 200
         assert server.invoke("a", "leak 0").text == "kept 0 MiB", "requests of clients that left were run"
 
@@ -214,17 +235,17 @@ def test_answers_of_twenty_megabytes_arrive_whole(one_worker: Server) -> None:
 # --- streams ---------------------------------------------------------------------------------------------
 
 
-def test_a_generators_parts_arrive_before_its_end(one_worker: Server) -> None:
-    with waits(one_worker, "a", "stream 5 10 0.2") as client:
+def test_a_generators_parts_arrive_before_its_end(one_worker: Server, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    with waits(one_worker, "a", f"halves {runs}") as client:
         response = http.client.HTTPResponse(client)
         response.begin()
         assert response.getheader("transfer-encoding") == "chunked"
         assert response.getheader("x-request-id")
-        started = time.monotonic()
-        assert response.read1() == b"000000...."
-        assert time.monotonic() - started < 0.6, "the first part came with the last"
-        assert len(response.read()) == 40
-        assert time.monotonic() - started > 0.6
+        assert response.read1() == b"first half, "
+        until(runs.exists)
+        runs.unlink()
+        assert response.read() == b"second half"
 
 
 def test_a_stream_to_an_http_1_0_client_ends_by_closing(one_worker: Server) -> None:
@@ -241,7 +262,7 @@ def test_a_reader_that_is_slow_does_not_grow_the_server(one_worker: Server) -> N
         until(lambda: one_worker.get("/models").status == 200)
         time.sleep(1)
         assert resident(one_worker.pid) - before < 30 * MIB
-    assert one_worker.invoke("b", "echo next").seconds < 5
+    assert one_worker.invoke("b", "echo next").seconds < 30
 
 
 def resident(pid: int) -> int:
@@ -261,30 +282,37 @@ def test_a_reader_that_is_slow_at_the_end_of_a_stream_does_not_hold_the_worker(
         time.sleep(0.1)
         neighbour = one_worker.later(one_worker.invoke, "b", "echo next")
         if size < 3 * MIB:  # what fits into the buffers of kernel and server
-            assert neighbour.result(timeout=5).text == "next"
+            assert neighbour.result(timeout=30).text == "next"
         response = http.client.HTTPResponse(client)
         response.begin()
         assert len(response.read()) == size
-        assert neighbour.result(timeout=5).text == "next"
+        assert neighbour.result(timeout=30).text == "next"
 
 
 def test_a_reader_that_never_comes_back_is_cut_at_the_deadline_of_the_call(tmp_path: Path) -> None:
-    with image_server(
-        tmp_path, ["a", "b"], MMEKIT_WORKERS="1", SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1"
-    ) as server, waits(server, "a", f"stream 500 {MIB} 0"):  # fmt: skip
-        time.sleep(0.3)
-        assert server.invoke("b", "echo moved to the spare").status == 200
-        assert server.invoke("a", "echo after the deadline").status == 200
+    with image_server(tmp_path, ["b"], MMEKIT_WORKERS="1") as server:
+        assert server.load("a", plain_model(tmp_path, "a"), response_timeout=1).status == 200
+        with waits(server, "a", f"stream 500 {MIB} 0") as client:
+            until(lambda: client.recv(1, socket.MSG_PEEK))
+            assert server.invoke("b", "echo moved to the spare").status == 200
+            assert server.told("The client read nothing for 1 s.")
+            assert in_time(server, "a", "echo after the deadline").status == 200
+
+
+def in_time(server: Server, name: str, body: str) -> Answer:
+    """Ask a model whose deadline is so short that this machine may hold it up for longer."""
+    answer: Answer = until(lambda: (a := server.invoke(name, body)).status != 504 and a)
+    return answer
 
 
 def test_a_client_that_leaves_within_a_stream_frees_the_worker(one_worker: Server) -> None:
-    for body in ("stream 1000 100 0.05", f"stream 1000 {MIB // 4} 0.01"):
+    for body in ("stream 1000 100 0.05", f"stream 5000 {MIB // 4} 0.01"):  # 50 s each
         client = waits(one_worker, "a", body)
         assert client.recv(100)
         client.close()
         answer = one_worker.invoke("a", "echo free")
         assert answer.text == "free"
-        assert answer.seconds < 3
+        assert answer.seconds < 20
 
 
 def test_a_generator_that_raises_midway_leaves_the_answer_incomplete(
@@ -328,14 +356,17 @@ def test_a_client_that_stays_on_one_connection_can_stream_and_ask_in_turn(one_wo
 # --- clients that leave ------------------------------------------------------------------------------------
 
 
-def test_requests_whose_clients_have_left_are_not_run(one_worker: Server) -> None:
-    blocked = one_worker.later(one_worker.invoke, "a", "sleep 0.6")
-    time.sleep(0.15)
+def test_requests_whose_clients_have_left_are_not_run(one_worker: Server, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    blocked = one_worker.later(one_worker.invoke, "a", f"stay {runs}")
+    until(runs.exists)
     gone = [waits(one_worker, "d", "leak 1") for _ in range(5)]
     stays = one_worker.later(one_worker.invoke, "d", "leak 2")
-    time.sleep(0.1)
+    until(lambda: one_worker.waiting("d") == 6)
     for client in gone:
         client.close()
+    until(lambda: left(one_worker, "d") == 5)
+    runs.unlink()
     assert blocked.result().status == 200
     assert stays.result().text == "kept 2 MiB"
 
@@ -382,7 +413,7 @@ def batched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_handler_that_asked_for_batches_gets_them(one_worker: Server, batched: Path) -> None:
-    answer = one_worker.load("mms", batched, handler="service:handle", batch_size=4, max_batch_delay=400)
+    answer = one_worker.load("mms", batched, handler="service:handle", batch_size=4, max_batch_delay=30_000)
     assert answer.status == 200
     calls = [one_worker.later(one_worker.invoke, "mms", f"row {number}") for number in range(8)]
     answers = [call.result().text for call in calls]
@@ -397,11 +428,15 @@ def test_a_lone_request_waits_for_company_as_long_as_max_batch_delay(
     one_worker.load("mms", batched, handler="service:handle", batch_size=4, max_batch_delay=300)
     alone = one_worker.invoke("mms", "x")
     assert alone.text == "1 x"
-    assert 0.3 <= alone.seconds < 1.5
-    first = one_worker.later(one_worker.invoke, "mms", "x")
-    time.sleep(0.1)
-    second = one_worker.later(one_worker.invoke, "mms", "y")
-    assert (first.result().text, second.result().text) == ("2 x", "2 y")
+    assert 0.3 <= alone.seconds < 20
+    assert one_worker.unload("mms").status == 200
+
+
+def test_who_comes_within_max_batch_delay_is_company(one_worker: Server, batched: Path) -> None:
+    one_worker.load("mms", batched, handler="service:handle", batch_size=4, max_batch_delay=2500)
+    calls = [one_worker.later(one_worker.invoke, "mms", body) for body in "xy"]
+    assert [call.result().text for call in calls] == ["2 x", "2 y"]
+    assert min(call.result().seconds for call in calls) < 20
     assert one_worker.unload("mms").status == 200
 
 
@@ -413,12 +448,13 @@ def test_a_handler_that_did_not_ask_gets_one_request_a_call(one_worker: Server, 
 
 
 def test_a_batch_of_a_persons_own_handler_fails_together(one_worker: Server, batched: Path) -> None:
-    one_worker.load("mms", batched, handler="service:handle", batch_size=3, max_batch_delay=2000)
+    one_worker.load("mms", batched, handler="service:handle", batch_size=3, max_batch_delay=30_000)
     calls = [one_worker.later(one_worker.invoke, "mms", body) for body in ("a", "poison", "c")]
     for call in calls:
         assert call.result().status == 503
         assert call.result().message == "Prediction failed: ValueError: poison (service.py:8)"
-    assert one_worker.invoke("mms", "alone").text == "1 alone"
+    calls = [one_worker.later(one_worker.invoke, "mms", body) for body in "def"]
+    assert [call.result().text for call in calls] == ["3 d", "3 e", "3 f"]
     assert one_worker.unload("mms").status == 200
 
 
@@ -488,22 +524,30 @@ def test_a_model_may_have_a_deadline_of_its_own(tmp_path: Path) -> None:
         patient = server.later(server.invoke, "patient", "sleep 1.4")
         assert hasty.result().status == 504
         assert "Model hasty did not answer within 1 s" in hasty.result().message
-        assert hasty.result().seconds < 5
+        assert 1 <= hasty.result().seconds < 15
         assert patient.result().text == "slept 1.4"
-        assert server.invoke("hasty", "echo on").text == "on"
+        assert in_time(server, "hasty", "echo on").text == "on"
 
 
 def test_requests_that_waited_past_the_deadline_are_answered_504(tmp_path: Path) -> None:
     with image_server(
-        tmp_path, ["a"], MMEKIT_MAX_COPIES="1", SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1"
-    ) as server:
-        calls = [server.later(server.invoke, "a", "sleep 0.7") for _ in range(4)]
-        answers = [call.result() for call in calls]
-        assert sorted({answer.status for answer in answers}) == [200, 504]
-        late = next(answer for answer in answers if answer.status == 504)
-        assert "the request waited 1 s and no worker came free" in late.message
-        assert all(answer.seconds < 3 for answer in answers)
-        assert json.loads(server.invoke("a", "facts").body)["model"] == "a"
+        tmp_path, ["a"], MMEKIT_WORKERS="1", MMEKIT_MAX_COPIES="1", MMEKIT_STALL_MS="100000"
+    ) as server:  # fmt: skip
+        assert server.load("b", plain_model(tmp_path, "b"), response_timeout=1).status == 200
+        runs = tmp_path / "runs"
+        running = server.later(server.invoke, "a", f"stay {runs}")
+        until(runs.exists)
+        calls = [server.later(server.invoke, "b", "echo x") for _ in range(3)]
+        stays = server.later(server.invoke, "a", "echo in time")
+        for late in [call.result() for call in calls]:
+            assert late.status == 504
+            assert "the request waited 1 s and no worker came free" in late.message
+            assert 1 <= late.seconds < 20
+        assert not stays.done()
+        runs.unlink()
+        assert running.result().status == 200
+        assert stays.result().text == "in time"
+        assert in_time(server, "b", "facts").json["model"] == "b"
 
 
 # --- what calls leave behind ------------------------------------------------------------------------------

@@ -111,12 +111,15 @@ def test_the_connectors_may_be_of_any_kind_each(tmp_path: Path) -> None:
 
 
 def test_two_connectors_on_one_port_are_refused(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    code, said = refused(
-        MMEKIT_INFERENCE_ADDRESS=f"http://127.0.0.1:{port}",
-        MMEKIT_MANAGEMENT_ADDRESS=f"https://127.0.0.1:{port}",
-    )
+    with socket.socket() as kept:
+        # The kernel gives this port to nobody; those who ask for it may listen there, as this one does not.
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port = kept.getsockname()[1]
+        code, said = refused(
+            MMEKIT_INFERENCE_ADDRESS=f"http://127.0.0.1:{port}",
+            MMEKIT_MANAGEMENT_ADDRESS=f"https://127.0.0.1:{port}",
+        )
     assert code == 1
     assert said == (
         f"mmekit: The server cannot listen on https://127.0.0.1:{port} (MMEKIT_MANAGEMENT_ADDRESS): "
@@ -429,9 +432,13 @@ def test_an_error_closes_the_connection_over_tls_too(https: Server) -> None:
     assert (reply.status, reply.header("connection"), reply.closed) == (404, "close", True)
 
 
-def test_a_client_that_ends_its_side_of_tls_early_counts_as_gone_and_harms_nobody(https: Server) -> None:
+def test_a_client_that_ends_its_side_of_tls_early_counts_as_gone_and_harms_nobody(
+    https: Server, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
     client = tls_client(https)
-    client.sendall(request("POST", "/models/m/invoke", body=b"sleep 0.3"))
+    client.sendall(request("POST", "/models/m/invoke", body=f"stay {runs}".encode()))
+    until(runs.exists)
     client.setblocking(False)
     with contextlib.suppress(ssl.SSLWantReadError):
         client.unwrap()  # close_notify, without waiting for the server's
@@ -439,6 +446,7 @@ def test_a_client_that_ends_its_side_of_tls_early_counts_as_gone_and_harms_nobod
     with contextlib.suppress(ssl.SSLZeroReturnError):
         assert client.recv(1000) == b""
     client.close()
+    runs.unlink()
     assert https.invoke("m", "echo on").text == "on"
 
 
@@ -474,11 +482,14 @@ def test_a_stop_answers_what_is_in_flight_over_tls_and_does_not_wait_for_idle_cl
         idle = tls_client(server)
         idle.sendall(PING)
         assert idle.recv(10_000).startswith(b"HTTP/1.1 200")
-        running = server.later(server.invoke, "m", f"hold 1 {tmp_path}/runs")
-        until((tmp_path / "runs").exists)
+        runs = tmp_path / "runs"
+        running = server.later(server.invoke, "m", f"stay {runs}")
+        until(runs.exists)
         server.signal(signal.SIGTERM)
+        server.told("Stopping")
+        runs.unlink()
         answer = running.result()
-        assert (answer.status, answer.text) == (200, "held 1")
+        assert (answer.status, answer.text) == (200, "stayed")
         assert answer.headers["connection"] == "close"
         assert server.wait() == 0
         idle.close()

@@ -95,7 +95,7 @@ def test_a_hot_model_gets_a_copy_on_another_worker_while_its_queue_stays_non_emp
 def _call_until_copied(server: Server) -> int:
     """Keep the model's queue non-empty with calls that use no CPU, until it has a copy."""
     calls: list[Future[Answer]] = []
-    end = time.monotonic() + 15
+    end = time.monotonic() + 30
     while len(_workers(server, "hot")) < 2 and time.monotonic() < end:
         calls = [call for call in calls if not call.done()]
         while len(calls) < 8:

@@ -36,9 +36,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def _loading(server: Server) -> bool:
-    """Whether a load has come to its worker: it is slow, so it shows as soon as it is accepted."""
-    return server.get("/models/m").status == 404 and "loading" in server.get("/models/m").message
+def _loading(server: Server, name: str = "m") -> bool:
+    """Whether a load has been accepted: it is slow, so that shows."""
+    answer = server.get(f"/models/{name}")
+    return answer.status == 404 and "loading" in answer.message
 
 
 # --- synchronous and beside serving ------------------------------------------------------------
@@ -159,7 +160,7 @@ def test_a_path_that_is_no_model_is_refused_with_what_it_is(
 
 
 def test_an_endless_import_ends_at_the_load_deadline_and_others_go_on(tmp_path: Path) -> None:
-    with looking_server(tmp_path, ["a"], MMEKIT_WORKERS="1", MMEKIT_LOAD_TIMEOUT_SECONDS="1") as server:
+    with looking_server(tmp_path, ["a"], MMEKIT_WORKERS="1", MMEKIT_LOAD_TIMEOUT_SECONDS="3") as server:
         load = server.later(server.load, "m", MODELS / "endless_import")
         served = 0
         while not load.done():
@@ -168,7 +169,7 @@ def test_an_endless_import_ends_at_the_load_deadline_and_others_go_on(tmp_path: 
         assert served > 3
         answer = load.result()
         assert answer.status == 504
-        assert "its load did not end within 1 s and its worker was replaced" in answer.message
+        assert "its load did not end within 3 s and its worker was replaced" in answer.message
         assert "MMEKIT_LOAD_TIMEOUT_SECONDS" in answer.message
         assert server.models() == ["a"]
         assert server.load("m", MODELS / "echo").status == 200
@@ -191,12 +192,15 @@ def test_a_client_that_gives_up_does_not_end_its_load(server: Server, tmp_path: 
 
 def test_a_slow_load_never_runs_beside_busy_residents(server: Server, tmp_path: Path) -> None:
     """It goes to the spare, which joins the pool."""
-    busy = server.later(server.invoke, "a", "time.sleep(1)")
+    runs = tmp_path / "runs"
+    busy = server.later(server.invoke, "a", f"stay({str(runs)!r})")
+    until(runs.exists)
     before = {worker["id"] for name in "ab" for worker in server.get(f"/models/{name}").json["workers"]}
     assert server.load("m", plain_model(tmp_path, "m")).status == 200
     assert not busy.done(), "the load did not wait for the busy worker"
     (worker,) = server.get("/models/m").json["workers"]
     assert worker["id"] not in before
+    runs.unlink()
     assert busy.result().status == 200
     assert server.load("n", plain_model(tmp_path, "n")).status == 200
     assert look(server, "m", "1 + 1") == look(server, "n", "1 + 1") == 2
@@ -209,7 +213,7 @@ def test_loads_that_waited_behind_one_that_crashed_are_done_in_another_worker(tm
         first = server.later(server.load, "m", code_model(tmp_path, "m", fatal))
         until(lambda: _loading(server))
         others = [server.later(server.load, f"n{i}", code_model(tmp_path, f"n{i}")) for i in range(5)]
-        until(lambda: all(server.load(f"n{i}", "/").status == 409 for i in range(5)))
+        until(lambda: all(_loading(server, f"n{i}") for i in range(5)))
         gate.touch()
         assert first.result().status == 500
         assert [load.result().status for load in others] == [200] * 5
@@ -249,7 +253,7 @@ def test_two_thousand_loads_at_once_all_succeed_and_are_listed_once_each(tmp_pat
         unloads = [("DELETE", f"/models/{name}", "") for name in names]
         assert asyncio.run(_all_at_once(server.port, unloads)) == [200] * count
         assert server.models() == []
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < 120
         assert server.load("model-0000", path).status == 200
 
 
@@ -285,10 +289,11 @@ def test_the_measured_cost_of_a_model_is_described(server: Server, tmp_path: Pat
 
 
 def test_an_unload_answers_what_the_model_has_and_refuses_what_is_new(server: Server, tmp_path: Path) -> None:
-    running = server.later(server.invoke, "a", "time.sleep(1.5) or 'ran'")
-    time.sleep(0.2)
+    runs = tmp_path / "runs"
+    running = server.later(server.invoke, "a", f"stay({str(runs)!r})")
+    until(runs.exists)
     queued = [server.later(server.invoke, "a", f"'queued {number}'") for number in range(4)]
-    time.sleep(0.2)
+    until(lambda: server.waiting("a") == 4)
     unload = server.later(server.unload, "a")
     until(lambda: "a" not in server.models())
     new = server.invoke("a", "1")
@@ -298,7 +303,8 @@ def test_an_unload_answers_what_the_model_has_and_refuses_what_is_new(server: Se
     taken = server.load("a", plain_model(tmp_path, "a"))
     assert taken.status == 409
     assert not unload.done()
-    assert running.result().json == "ran"
+    runs.unlink()
+    assert running.result().json == "stayed"
     assert [answer.result().json for answer in queued] == [f"queued {number}" for number in range(4)]
     assert unload.result().status == 200
     assert server.load("a", plain_model(tmp_path, "a")).status == 200, "the name is free at once"
@@ -306,12 +312,14 @@ def test_an_unload_answers_what_the_model_has_and_refuses_what_is_new(server: Se
     assert look(server, "b", "1 + 1") == 2
 
 
-def test_a_second_unload_is_404(server: Server) -> None:
-    slow = server.later(server.invoke, "a", "time.sleep(0.5)")
-    time.sleep(0.2)
+def test_a_second_unload_is_404(server: Server, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    slow = server.later(server.invoke, "a", f"stay({str(runs)!r})")
+    until(runs.exists)
     first = server.later(server.unload, "a")
     until(lambda: "a" not in server.models())
     assert server.unload("a").status == 404
+    runs.unlink()
     assert (first.result().status, slow.result().status) == (200, 200)
     assert server.unload("a").status == 404
 
@@ -327,8 +335,9 @@ def test_an_unload_frees_the_models_memory_in_a_shared_worker(server: Server, tm
 
 def test_unloading_while_the_worker_dies_succeeds(server: Server, tmp_path: Path) -> None:
     pid = look(server, "a", "os.getpid()")
-    slow = server.later(server.invoke, "a", "time.sleep(20)")
-    time.sleep(0.2)
+    runs = tmp_path / "runs"
+    slow = server.later(server.invoke, "a", f"stay({str(runs)!r})")
+    until(runs.exists)
     unload = server.later(server.unload, "a")
     until(lambda: "a" not in server.models())
     os.kill(pid, signal.SIGKILL)

@@ -376,22 +376,31 @@ def test_once_below_the_line_the_next_runaway_is_ended_at_once(watchdog: Watchdo
     assert watchdog.tick(0.04)
 
 
+#: The runaway grows by 1 GiB a second of looks, 10 ms apart; it does not go on while the supervisor is kept
+#: off the CPU.
 _SUPERVISOR = """
-import os, signal, sys, time
+import os, signal, socket, sys, time
 from mmekit.server.memory import Watchdog
 from mmekit.server.usage import find_memory
 source = find_memory()
 watchdog = Watchdog(source, reserve_bytes=128 << 20)
+ours, theirs = socket.socketpair()
 pid = os.fork()
 if not pid:
+    ours.close()
     held = []
-    while True:
-        held.append(bytes([1]) * (1 << 20))
-        time.sleep(0.001)
-deadline = time.monotonic() + 30
+    while theirs.recv(1):
+        held.append(bytes([1]) * (10 << 20))
+        theirs.send(b"x")
+    os._exit(0)
+theirs.close()
+looks = 0
 while not watchdog.tick(time.monotonic()):
-    assert time.monotonic() < deadline, source.used()
+    looks += 1
+    assert looks < 1000, source.used()
     time.sleep(0.01)
+    ours.send(b"x")
+    assert ours.recv(1), "the kernel came first"
 os.kill(pid, signal.SIGKILL)
 os.waitpid(pid, 0)
 """

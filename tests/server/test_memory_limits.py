@@ -24,13 +24,12 @@ NATIVE = """
 import mmap
 def model_fn(model_dir):
     held = mmap.mmap(-1, {mib} << 20)
-    {fill}
+    fill(held)
     return held
 
 def predict_fn(data, model):
     return data
 """
-FILL = "[held.seek(at) or held.write(b'x') for at in range(0, {mib} << 20, 4096)]"
 
 
 @contextmanager
@@ -147,9 +146,7 @@ def test_page_cache_is_not_use(tmp_path: Path) -> None:
         read = f"sum(len(part) for part in {parts})"
         assert look(server, "reader", read) == 280 * MIB
         assert look(server, "reader", read) == 280 * MIB
-        usage = group.path / "memory.usage_in_bytes"
-        current = usage if usage.exists() else group.path / "memory.current"
-        assert int(current.read_text()) > 200 * MIB, "the cache is there"
+        assert int(group.usage_file.read_text()) > 200 * MIB, "the cache is there"
         assert server.load("big", code_model(tmp_path, "big", KEEPS.format(mib=60))).status == 200
         assert group.oom_kills() == 0
 
@@ -195,7 +192,7 @@ def test_a_load_that_hits_its_grant_while_memory_is_free_is_tried_once_more_and_
         server = Server(MMEKIT_PRELOAD="mmekit_handlers.sklearn", MMEKIT_WORKERS="1").start(wrap=group.enter)
         try:
             assert server.load("m", tmp_path / "m").status == 200
-            assert len(server.logged(ran_out)) == 1
+            assert len(server.told(ran_out)) == 1
             (worker,) = server.get("/models/m").json["workers"]
             assert worker["memoryUsage"] > 190 * MIB
             assert server.invoke("m", "1,2,3,4", "text/csv").status == 200
@@ -248,8 +245,8 @@ def test_a_model_that_says_it_is_out_of_memory_is_507_with_its_words(tmp_path: P
 
 def test_native_memory_beyond_the_limit_is_507_before_the_kernel_comes(tmp_path: Path) -> None:
     """Shared mappings count against no RLIMIT_DATA: only the watchdog sees them grow."""
-    program = NATIVE.format(mib=600, fill=FILL.format(mib=600))
     with limited(tmp_path, 400 * MIB, "a") as (server, group):
+        program = group.fill_code + NATIVE.format(mib=600)
         pid = look(server, "a", "os.getpid()")
         answer = server.load("m", code_model(tmp_path, "m", program))
         assert answer.status == 507
@@ -276,9 +273,9 @@ def test_a_call_that_asks_for_more_than_is_left_is_507_and_its_worker_lives(tmp_
 def test_a_worker_that_leaks_natively_is_ended_alone(tmp_path: Path) -> None:
     with limited(tmp_path, 400 * MIB, "a") as (server, group):
         pid = look(server, "a", "os.getpid()")
-        assert server.load("leak", code_model(tmp_path, "leak", EVALUATE + "\nimport mmap\n")).status == 200
-        fill = f"[{FILL.format(mib=600)} for held in kept]"
-        answer = server.invoke("leak", f"len([kept.append(mmap.mmap(-1, 600 << 20)), {fill}])")
+        program = EVALUATE + "\nimport mmap\n" + group.fill_code
+        assert server.load("leak", code_model(tmp_path, "leak", program)).status == 200
+        answer = server.invoke("leak", "kept.append(mmap.mmap(-1, 600 << 20)) or fill(kept[0])")
         assert answer.status == 507
         assert "its worker was ended before the kernel would have ended one" in answer.message
         assert look(server, "a", "os.getpid()") == pid

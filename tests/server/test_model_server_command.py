@@ -14,18 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mms import free_port
 from tests.support.server import until
 
 MARK = b"com.amazonaws.ml.mms.ModelServer"
 SERVICE = (
     "def handle(data, context):\n    return None if data is None else ['served by ' + context.model_name]\n"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Place:
@@ -183,7 +178,7 @@ def test_in_the_foreground_it_is_one_process_until_sigterm(place: Place) -> None
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(place.pid_file.exists)
+        until(lambda: place.pid_file.exists() and place.pid_file.read_text())  # it is there before its text
         assert place.pid == process.pid
         until(lambda: is_running(process.pid))
         process.terminate()
@@ -277,7 +272,7 @@ def test_log4j_files_and_keys_about_the_jvm_are_accepted_with_a_warning(place: P
     started = place.run("--mms-config", place.config, "--log-config", "log4j.xml")
     assert started.returncode == 0
     until(lambda: "log4j.xml has no effect" in place.output.read_text())
-    assert "vmargs" in place.output.read_text()
+    until(lambda: "vmargs" in place.output.read_text())
 
 
 ENTRY_POINT = """

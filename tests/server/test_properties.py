@@ -118,7 +118,7 @@ class Person:
             is_named_error(described, 404)
         ping = self.server.get("/ping")
         assert ping.status in (200, 503)
-        assert ping.seconds < 2
+        assert ping.seconds < 10  # it waits for no model; a busy machine may let it wait
 
 
 VERBS = {
@@ -160,7 +160,6 @@ steps = st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.sampled_from(NAMES
 
 @settings(
     max_examples=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )

@@ -222,7 +222,7 @@ class Queues(RuleBasedStateMachine):
         assert self.shared.waiting == sum(map(len, self.expected))
 
 
-Queues.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Queues.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestQueues = Queues.TestCase
 
 

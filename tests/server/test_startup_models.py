@@ -45,7 +45,7 @@ def test_all_loads_what_the_store_has_and_goes_on_after_what_it_cannot(tmp_path:
             described = server.get(f"/models/{name}").json
             assert described["loadedAtStartup"] is True
             assert (described["minWorkers"], len(described["workers"])) == (1, 1)
-        (line,) = server.logged("The server starts without the model no_model")
+        (line,) = server.told("The server starts without the model no_model")
         assert line["level"] == "WARNING"
 
 
@@ -63,7 +63,7 @@ def test_a_name_in_the_store_that_is_not_utf_8_is_left_out(tmp_path: Path, store
     text = f"model_store={store}\nload_models=ALL\ndefault_workers_per_model=1\n"
     with mms_server(tmp_path, text=text) as server:
         assert server.models() == ["a_folder", "itself"]
-        (line,) = server.logged("The server starts without the model caf_")
+        (line,) = server.told("The server starts without the model caf_")
         assert "Expected a path in UTF-8; rename what is not." in line["message"]
 
 
@@ -88,7 +88,7 @@ def test_a_model_that_the_server_itself_fails_on_is_left_out(tmp_path: Path, sto
     text = f"model_store={store}\nload_models=ALL\ndefault_workers_per_model=1\n"
     with mms_server(tmp_path, text=text, PYTHONPATH=_with_defect(tmp_path / "defect")) as server:
         assert server.models() == ["itself"]
-        (line,) = server.logged("The server starts without the model a_folder")
+        (line,) = server.told("The server starts without the model a_folder")
         assert line["level"] == "ERROR"
         assert "ZeroDivisionError" in line["message"]
 
@@ -101,7 +101,7 @@ def test_a_server_that_fails_on_its_one_model_ends_in_order(tmp_path: Path) -> N
     server.start(ready=False)
     try:
         assert server.wait() == 1
-        assert "ZeroDivisionError" in server.logged("The server failed at its start.")[0]["message"]
+        assert "ZeroDivisionError" in server.told("The server failed at its start.")[0]["message"]
         assert server.told("Stopping: ")
     finally:
         server.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import COMMAND, Server, image_environ, plain_model, until
+from tests.support.server import COMMAND, IMAGE_CODE, Server, image_environ, plain_model, until
 
 MODEL_SERVER = [sys.executable, "-m", "mmekit.model_server"]
 COMMANDS = {
@@ -29,6 +29,9 @@ COMMANDS = {
 #: More than the access log waits for before it writes, and than the pipe has room for.
 REQUESTS = 200
 PATH = "/models/nope" + "x" * 3000
+
+#: It takes some 2 s (``_LAST_WAIT_S``); after the deadline of a stop it would be 25.
+ENDS_WITHIN_S = 15
 
 
 class Unread:
@@ -108,7 +111,7 @@ def test_a_log_that_nobody_reads_does_not_keep_the_server_from_its_end(kind: str
         started_at = time.monotonic()
         os.kill(server.pid, signal.SIGTERM)
         until(lambda: not any(map(runs, family)), what="all processes ending")
-        assert time.monotonic() - started_at < 5
+        assert time.monotonic() - started_at < ENDS_WITHIN_S
         assert server.process.wait(10) == 0
         assert list(server.temp.iterdir()) == []
 
@@ -117,11 +120,10 @@ def test_a_log_that_nobody_reads_does_not_keep_the_server_from_its_end(kind: str
 def test_more_signals_change_neither_the_end_nor_its_exit_code(number: int, tmp_path: Path) -> None:
     with unread("mmekit", tmp_path) as server:
         started_at = time.monotonic()
-        while server.process.poll() is None and time.monotonic() < started_at + 10:
+        while server.process.poll() is None and time.monotonic() < started_at + ENDS_WITHIN_S:
             server.process.send_signal(number)
             time.sleep(0.05)
-        assert server.process.wait(1) == 0
-        assert time.monotonic() - started_at < 5
+        assert server.process.poll() == 0
 
 
 def test_without_an_access_log_it_ends_as_well(tmp_path: Path) -> None:
@@ -129,19 +131,26 @@ def test_without_an_access_log_it_ends_as_well(tmp_path: Path) -> None:
         for number in range(100):
             server.client.request("POST", f"/models?model_name=m{number}&url=/nowhere/{'x' * 100}")
         server.process.terminate()
-        assert server.process.wait(5) == 0
+        assert server.process.wait(ENDS_WITHIN_S) == 0
+
+
+def _patient(folder: Path) -> str:
+    """Return a folder for PYTHONPATH with which a server waits longer for a slow reader at its end."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("from mmekit import sink\nsink._LAST_WAIT_S = 30.0\n")
+    return os.pathsep.join([str(folder), str(IMAGE_CODE)])
 
 
 def test_a_slow_reader_gets_all_lines(tmp_path: Path) -> None:
-    with unread("mmekit", tmp_path) as server:
+    with unread("mmekit", tmp_path, PYTHONPATH=_patient(tmp_path / "site")) as server:
         for number in range(300):
             server.client.request("POST", f"/models?model_name=m{number}&url=/nowhere/{number}")
         server.process.terminate()
-        time.sleep(0.5)  # it is slow, not gone
+        time.sleep(0.5)  # it is slow, not gone; a busy machine may make that longer
         text = b""
         while piece := os.read(server.reader, 65536):
             text += piece
-        assert server.process.wait(10) == 0
+        assert server.process.wait(30) == 0
     lines = [json.loads(line) for line in text.splitlines()[1:]]  # the first began before
     messages = [line["message"] for line in lines]
     assert sum(message.startswith(f"GET {PATH[:100]}") for message in messages) >= REQUESTS - 1

@@ -445,10 +445,11 @@ def test_in_mms_mode_ping_says_how_many_of_the_workers_asked_for_are_there(tmp_p
         assert health() == "Healthy"
         url, go = plain_model(tmp_path), tmp_path / "loads"
         slow = plain_model(tmp_path, "slow")
-        (slow / "slow_load").write_text(f"2 {go}")
+        (slow / "staying_load").write_text(str(go))
         assert server.load("later", slow, synchronous=False, initial_workers=1).status == 202
         until(go.exists)
         assert health() == "Unhealthy"
+        go.unlink()
         until(lambda: health() == "Healthy")
         assert server.load("none", url, initial_workers=0).status == 200
         assert health() == "Healthy", "none was asked for"

@@ -16,8 +16,9 @@ from tests.support.server import Server, plain_model, until
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """Two workers with a model each, and a spare."""
+    """Two workers with a model each, and a spare: the template is not in the middle of a fork."""
     with looking_server(tmp_path, ["a", "b"], MMEKIT_WORKERS="2") as server:
+        until(lambda: 'mmekit_workers{kind="spare"} 1.0' in server.get("/metrics").text, what="the spare")
         yield server
 
 
@@ -216,11 +217,12 @@ def test_grandchildren_of_a_worker_that_ended_come_to_the_server_and_are_reaped(
 ) -> None:
     # In a session of its own it is not in the worker's group, so it outlives the worker.
     start = "subprocess.Popen(['sleep', '{}'], start_new_session=True).pid"
-    orphan = look(server, "a", start.format("1.5"))
+    orphan = look(server, "a", start.format("60"))
     worker = look(server, "a", "os.getpid()")
     os.kill(worker, signal.SIGKILL)
     until(lambda: not exists(worker), what="the worker being reaped")
     assert int(Path(f"/proc/{orphan}/stat").read_text().rpartition(")")[2].split()[1]) == server.pid
+    os.kill(orphan, signal.SIGKILL)
     until(lambda: not exists(orphan), what="the orphan being reaped")
     assert look(server, "a", "os.getpid()") != worker
 
@@ -244,11 +246,17 @@ def test_the_server_reaps_many_children_that_end_at_once(server: Server, tmp_pat
     assert {look(server, name, "os.getppid()") for name in names} == {server.pid}
 
 
-def test_health_and_lists_are_answered_at_once_while_models_compute_and_stall(server: Server) -> None:
+def test_health_and_lists_are_answered_at_once_while_models_compute_and_stall(
+    server: Server, tmp_path: Path
+) -> None:
     calls = [server.later(server.invoke, name, "sum(range(60_000_000))") for name in "ab"]
-    calls += [server.later(server.invoke, name, "time.sleep(1)") for name in "ab"]
-    time.sleep(0.1)
+    holds = {name: tmp_path / f"stay-{name}" for name in "ab"}
+    calls += [server.later(server.invoke, name, f"stay({str(hold)!r})") for name, hold in holds.items()]
+    time.sleep(0.1)  # by now they compute
     times = sorted(server.get(path).seconds for _ in range(10) for path in ("/ping", "/models", "/models/a"))
-    assert not all(call.done() for call in calls)
+    assert not any(call.done() for call in calls[2:])
     assert times[len(times) // 2] < 0.1
+    for hold in holds.values():
+        until(hold.exists)
+        hold.unlink()
     assert {call.result().status for call in calls} == {200}

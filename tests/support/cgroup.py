@@ -20,6 +20,21 @@ from mmekit.server.cgroup import Hierarchy, find_hierarchy
 
 _LIMIT_FILES = {1: "memory.limit_in_bytes", 2: "memory.max"}
 
+#: Code for models: writes to each page of a mapping, at full speed until the group that ``usage`` is of has
+#: ``line`` bytes, then 20 MiB a second. Who is to end that before the kernel does may be kept off the CPU
+#: for a second or two.
+_FILL = """
+import time
+
+def fill(held, usage={usage!r}, line={line}):
+    for start in range(0, len(held), 1 << 20):
+        for at in range(start, start + (1 << 20), 4096):
+            held[at] = 1
+        with open(usage) as file:
+            if int(file.read()) > line:
+                time.sleep(0.05)
+"""
+
 
 @dataclass(frozen=True)
 class MemoryGroup:
@@ -31,6 +46,17 @@ class MemoryGroup:
     def enter(self, pid: int = 0) -> None:
         """Put a process in, by default the calling one: fit for ``preexec_fn``."""
         (self.path / "cgroup.procs").write_text(str(pid))
+
+    @property
+    def usage_file(self) -> Path:
+        """Where the kernel says how many bytes are used, page cache included."""
+        v1 = self.path / "memory.usage_in_bytes"
+        return v1 if v1.exists() else self.path / "memory.current"
+
+    @property
+    def fill_code(self) -> str:
+        """Code of ``fill(mapping)``, which slows down a little before the line that a watchdog would draw."""
+        return _FILL.format(usage=str(self.usage_file), line=self.limit_bytes * 13 // 16)
 
     def oom_kills(self) -> int:
         """Return how many processes the kernel has ended here for memory."""

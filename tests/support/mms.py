@@ -22,9 +22,14 @@ MMS = Path(__file__).parent.parent.parent / "build" / "mms"
 _FOREIGN = ("SAGEMAKER_", "MMEKIT_", "MMS_", "OMP_", "PYTHON", "MAX_CONTENT_LENGTH", "LOG_LOCATION", "TEMP")
 
 
+#: Below those that the kernel gives to clients. Each is tried once: engines that start at the same time never
+#: get the same one, though none of them listens yet.
+_PORTS = iter(random.sample(range(20000, 32000), 12000))
+
+
 def free_port() -> int:
     """Return a free port that Multi Model Server takes: it refuses 32767 and above."""
-    for port in random.sample(range(20000, 32000), 100):
+    for port in _PORTS:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

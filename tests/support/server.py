@@ -31,11 +31,41 @@ _FOREIGN = ("SAGEMAKER_", "MMEKIT_", "OMP_", "MAX_CONTENT_LENGTH")
 def until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "the condition") -> Any:
     """Poll until the condition is true and return its value; fails the test after a while."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    while True:
+        is_last = time.monotonic() >= deadline  # whatever held this process up: it looks once more
         if value := condition():
             return value
+        if is_last:
+            raise AssertionError(f"{what} did not come true within {timeout_s} s")
         time.sleep(0.01)
-    raise AssertionError(f"{what} did not come true within {timeout_s} s")
+
+
+class Standstill:
+    """Adds up how long this process, or the whole machine, stood still: the server did not take that time.
+
+    A context manager; ``seconds`` is complete at its end.
+    """
+
+    seconds = 0.0
+
+    def __enter__(self) -> Standstill:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        ended, last = False, time.monotonic()
+        while not ended:
+            ended = self._ended.wait(0.01)
+            now = time.monotonic()
+            if now - last > 0.2:
+                self.seconds += now - last
+            last = now
 
 
 @dataclass
@@ -79,8 +109,11 @@ class Server:
         self.port = 0
         #: Where the two connectors listen: http://HOST:PORT, https://HOST:PORT or unix:/PATH.
         self.addresses: dict[str, str] = {}
-        self.lines: list[dict[str, Any]] = []
+        #: The log so far, line by line.
         self.raw: list[str] = []
+        self._lines: list[dict[str, Any]] = []
+        self._parsed = 0
+        self._parsing = threading.Lock()
         self.process: subprocess.Popen[str] | None = None
         self._pool = ThreadPoolExecutor(64)
 
@@ -117,17 +150,28 @@ class Server:
         assert self.process.stderr
         for line in self.process.stderr:
             self.raw.append(line)
-            with contextlib.suppress(ValueError):
-                self.lines.append(json.loads(line))
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Those lines of ``raw`` that are JSON; read when asked for, so that neither is behind the other."""
+        with self._parsing:
+            for line in self.raw[self._parsed :]:
+                self._parsed += 1
+                with contextlib.suppress(ValueError):
+                    self._lines.append(json.loads(line))
+        return self._lines
 
     def _listening(self) -> dict[str, str]:
         assert self.process
-        assert self.process.poll() is None, "".join(self.raw)
+        has_ended = self.process.poll() is not None
+        if has_ended:
+            self._reader.join(30)  # it may have listened for a moment, and said so
         found = {}
         for line in self.raw:  # whatever the form of the log
             if match := re.search(r'\bListening on (\S+?)(?: for (\w+))?\.(?=["\s])', line):
                 address = match[1] if match[1].startswith(("https:", "unix:")) else f"http://{match[1]}"
                 found |= dict.fromkeys([match[2]] if match[2] else ["inference", "management"], address)
+        assert len(found) == 2 or not has_ended, "".join(self.raw)
         return found if len(found) == 2 else {}
 
     @property
@@ -141,7 +185,7 @@ class Server:
     def wait(self, timeout_s: float = 40) -> int:
         assert self.process
         code = self.process.wait(timeout_s)
-        self._reader.join(5)
+        self._reader.join(30)
         return code
 
     def close(self) -> None:
@@ -162,10 +206,10 @@ class Server:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-            self._reader.join(5)
+            self._reader.join(30)
             assert self.process.stderr
             self.process.stderr.close()
-        until(lambda: not [pid for pid in family if _alive(pid)], 10, f"all of {family} ending")
+        until(lambda: not [pid for pid in family if _alive(pid)], 20, f"all of {family} ending")
 
     def family(self) -> set[int]:
         """The server's process and all below it."""
@@ -246,6 +290,12 @@ class Server:
     def models(self) -> list[str]:
         answer = self.request("GET", "/models", on="management")
         return [model["modelName"] for model in answer.json["models"]]
+
+    def waiting(self, name: str) -> int:
+        """How many requests wait for a model, those of clients that left included while nobody looks."""
+        pattern = rf'^mmekit_queue_requests\{{model="{re.escape(name)}"\}} (\d+)'
+        found = re.search(pattern, self.get("/metrics").text, re.MULTILINE)
+        return int(found[1]) if found else 0
 
     def facts(self, name: str) -> dict[str, Any]:
         """What the image's test handler says of the process that holds a model."""
@@ -329,6 +379,7 @@ __all__ = [
     "MODELS",
     "Answer",
     "Server",
+    "Standstill",
     "image_environ",
     "image_server",
     "plain_model",

@@ -196,7 +196,7 @@ def test_a_streamed_answer_is_cut_at_the_limit(server: Server, tmp_path: Path) -
     try:
         with pytest.raises(http.client.IncompleteRead):
             server.invoke(name)
-        assert server.logged("max_response_size allows")
+        assert server.told("max_response_size allows")
     finally:
         assert server.unload(name).status == 200
 

@@ -49,6 +49,9 @@ _log = logging.getLogger(__name__)
 #: How long workers may take to leave once all requests are answered.
 _CLOSE_TIMEOUT_S = 2.0
 
+#: How long what they wrote last is read for, in seconds; what models have started may hold their pipes open.
+_OUTPUT_TIMEOUT_S = 0.5
+
 
 class Server:
     """One server: built from a Config, run once."""
@@ -189,6 +192,7 @@ class Server:
         self.host.stop()
         self.http.abort()
         await self.fleet.close(0.0 if self._impatient.is_set() else _CLOSE_TIMEOUT_S)
+        self.collector.close(_OUTPUT_TIMEOUT_S)
         self.store.close()  # not in a thread: nothing is served any more
         if self.access is not None:
             self.access.close(STANDARD_ERROR.last_wait_s())

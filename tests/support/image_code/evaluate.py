@@ -5,12 +5,12 @@ Models without code of their own share workers, so this looks into any worker of
 
 import gc  # noqa: F401 - for expressions
 import json
-import os  # noqa: F401
+import os
 import random  # noqa: F401
 import subprocess  # noqa: F401
 import sys  # noqa: F401
 import threading  # noqa: F401
-import time  # noqa: F401
+import time
 
 kept = []
 
@@ -20,6 +20,14 @@ def handle(data, context):
     if data is None:
         return None
     return [json.dumps(eval(row["body"].decode(), globals())) for row in data]
+
+
+def stay(path):
+    """Touch a file, so that a test sees the call run, and stay until the test removes it."""
+    open(path, "w").close()
+    while os.path.exists(path):
+        time.sleep(0.005)
+    return "stayed"
 
 
 def process_status(field):

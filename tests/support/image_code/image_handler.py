@@ -22,10 +22,12 @@ def handle(data, context):
 
 
 def _load(folder):
-    """A model's files say what its load does: take MiB for a while, or touch a file and sleep."""
-    heavy, slow = folder / "heavy_load", folder / "slow_load"
+    """A model's files say what its load does: take MiB for a while, or touch a file and sleep or stay."""
+    heavy, slow, staying = folder / "heavy_load", folder / "slow_load", folder / "staying_load"
     if heavy.exists():
         _ = b"x" * (int(heavy.read_text()) << 20)
+    if staying.exists():
+        do_stay(staying.read_text(), None)
     if slow.exists():
         do_hold(slow.read_text(), None)
 
@@ -73,11 +75,31 @@ def do_hold(rest, context):
     return f"held {seconds}"
 
 
+def do_stay(rest, context):
+    """Touch a file, so that a test sees the call run, and stay until the test removes it."""
+    path = pathlib.Path(rest)
+    path.touch()
+    while path.exists():
+        time.sleep(0.005)
+    return "stayed"
+
+
+def do_halves(rest, context):
+    """Stream two parts; between them the call stays, as above."""
+
+    def parts():
+        yield b"first half, "
+        do_stay(rest, context)
+        yield b"second half"
+
+    return parts()
+
+
 def do_spin(rest, context):
-    end = time.monotonic() + float(rest)
-    while time.monotonic() < end:
+    """Use a CPU until a file is there."""
+    while not os.path.exists(rest):
         pass
-    return f"spun {rest}"
+    return "spun"
 
 
 def do_segfault(rest, context):
