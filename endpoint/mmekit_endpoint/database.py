@@ -36,6 +36,9 @@ SCHEMA_VERSION = 1
 #: For how long a write waits for another connection's to end. Writes take well under a millisecond.
 BUSY_TIMEOUT_S = 20.0
 
+#: Between two tries to give a new file its write-ahead log, in seconds.
+_WAL_PAUSE_S = 0.01
+
 #: Names are unique whatever their case, since ARNs have them in lower case.
 _SCHEMA = """
 CREATE TABLE definitions (
@@ -321,8 +324,7 @@ class Database:
     def _prepare(self) -> None:
         try:
             connection = self.connection()
-            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-                connection.execute("PRAGMA journal_mode = WAL")
+            _use_wal(connection)
             with self.writing():
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
                 if version == 0:
@@ -339,6 +341,19 @@ class Database:
                 f"{self._path} was written by a later mmekit (its tables have version {version}, this one "
                 f"knows {SCHEMA_VERSION}). Use that mmekit, or name another folder as the state."
             )
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Let a file have a write-ahead log. SQLite does not wait for another process that does the same now."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return  # not a question: some file systems have no place for one, and go on without
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_WAL_PAUSE_S)
 
 
 def _json(value: Any) -> str | None:

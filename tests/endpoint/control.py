@@ -69,14 +69,14 @@ class ControlPlane:
         """Send SIGTERM; return after how many seconds it had ended."""
         begun = time.monotonic()
         self.process.terminate()
-        code = self.process.wait(10)
+        code = self.process.wait(60)
         # a process that has not set its handlers yet ends by the signal
         assert code in (0, -signal.SIGTERM), self.log.read_text()
         return time.monotonic() - begun
 
     def _await_silence(self) -> None:
         """Wait until the worker, which the kernel kills with the arbiter, has gone too."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline and workers_of(self.state):
             time.sleep(0.01)
         assert not workers_of(self.state)
@@ -130,7 +130,8 @@ def workers_of(state: Path) -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except (OSError, ValueError):
             continue
-        if b"mmekit_endpoint.api.control" in command and str(state).encode() in command:
+        # the folder as a whole argument: state1 is not state10
+        if b"mmekit_endpoint.api.control" in command and str(state).encode() in command.split(b"\0"):
             found.append(int(folder.name))
     return found
 

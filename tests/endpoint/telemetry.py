@@ -66,8 +66,12 @@ class AwsServer:
     """The server, which can be ended and started again at the same address."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        # Bound as long as this lives, so that nobody else is given the port. The server binds it too, which
+        # SO_REUSEADDR allows while no more than one of both listens.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,6 +99,7 @@ class AwsServer:
 
     def close(self) -> None:
         self.stop()
+        self._held.close()
         for client in self._clients.values():
             client.close()
 

@@ -40,7 +40,7 @@ class Cli:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
 
@@ -54,6 +54,7 @@ def aws(tmp_path: Path) -> Iterator[Cli]:
         assert len(service.lines) == 2, "the service complains of nothing"
 
 
+@pytest.mark.timeout(400)  # of two dozen commands, each of which starts Python and imports botocore
 def test_an_endpoint_from_the_shell(aws: Cli) -> None:
     (aws.home / "models").mkdir()
     (aws.home / "models/a.tar.gz").write_bytes(stub_model("from a"))

@@ -36,33 +36,35 @@ def test_all_who_wait_share_one_download_and_one_load(tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_ready_in_time_is_429_and_the_load_goes_on(tmp_path: Path) -> None:
     """AWS: "Invoke a Multi-Model Endpoint": 60 s a call, 360 s in all; shortened here."""
+    loads = tmp_path / "loads"
     with Service(tmp_path / "state", "--invoke-timeout", "1") as service:
-        service.upload(slow=stub_model("s", load_s="2.5"))
+        service.upload(slow=stub_model("s", load_until=str(loads)))
         service.create("late")
         begun = time.monotonic()
         with pytest.raises(
             service.runtime.exceptions.ModelNotReadyException, match=r"loading.*try again"
         ) as caught:
             service.invoke("late", "slow.tar.gz")
-        assert 0.9 < time.monotonic() - begun < 2
+        assert 1 <= time.monotonic() - begun < 30, "the default is 60 s"
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+        loads.touch()
         until(lambda: service.loaded("late") == [["slow.tar.gz"]], what="the load")
         assert service.invoke("late", "slow.tar.gz")["value"] == "s"
         assert len(service.events("loaded")) == 1
 
 
 def test_a_load_that_outlasts_its_limit_fails_for_good(tmp_path: Path) -> None:
-    with Service(tmp_path / "state", "--load-timeout", "1", "--failure-memory", "0.2") as service:
+    with Service(tmp_path / "state", "--load-timeout", "3", "--failure-memory", "0.2") as service:
         service.upload(hangs=stub_model("h", load_status="hang"), fine=stub_model("f"))
         service.create("limit")
-        with pytest.raises(service.runtime.exceptions.ModelError, match="still loading after 1 s"):
+        with pytest.raises(service.runtime.exceptions.ModelError, match="still loading after 3 s"):
             service.invoke("limit", "hangs.tar.gz")
         assert service.invoke("limit", "fine.tar.gz")["value"] == "f"
 
 
-def test_a_failed_load_is_told_to_all_and_remembered_for_a_moment(tmp_path: Path) -> None:
+def test_a_failed_load_is_told_to_all_and_remembered(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
-    with Service(tmp_path / "state", "--failure-memory", "2") as service, ThreadPoolExecutor(16) as threads:
+    with Service(tmp_path / "state", "--failure-memory", "60") as service, ThreadPoolExecutor(16) as threads:
         service.upload(broken=stub_model("b", load_status="500", load_s="0.2"))
         service.create("broken", environment={"STUB_JOURNAL": str(journal)})
 
@@ -77,9 +79,18 @@ def test_a_failed_load_is_told_to_all_and_remembered_for_a_moment(tmp_path: Path
         assert "told to answer 500" in messages.pop()
         call(0)
         assert _loads(journal, "broken.tar.gz") == 1, "a failure is not hammered"
-        time.sleep(2.1)
-        call(0)
-        assert _loads(journal, "broken.tar.gz") == 2, "and tried again later"
+
+
+def test_a_failed_load_is_tried_again_later(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    with Service(tmp_path / "state", "--failure-memory", "0.2") as service:
+        service.upload(broken=stub_model("b", load_status="500"))
+        service.create("broken", environment={"STUB_JOURNAL": str(journal)})
+        for number in (1, 2):
+            with pytest.raises(service.runtime.exceptions.ModelError):
+                service.invoke("broken", "broken.tar.gz")
+            assert _loads(journal, "broken.tar.gz") == number
+            time.sleep(0.3)
 
 
 def test_a_missing_archive_is_found_a_second_after_it_was_uploaded(tmp_path: Path) -> None:
@@ -97,27 +108,28 @@ def test_a_missing_archive_is_found_a_second_after_it_was_uploaded(tmp_path: Pat
 
 
 def test_two_thousand_callers_of_a_cold_model_leave_warm_ones_alone(tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
     with Service(tmp_path / "state") as service:
-        service.upload(cold=stub_model("c", load_s="4"), warm=stub_model("w"))
+        service.upload(cold=stub_model("c", load_until=str(loads)), warm=stub_model("w"))
         service.create("crowd")
         service.invoke("crowd", "warm.tar.gz")
-        alone = _latencies(service, "warm.tar.gz", 1.5)
+        alone = _latencies(service, "warm.tar.gz")
         with Callers(service.url, "crowd", "cold.tar.gz", 2000) as crowd:
             until(lambda: crowd.waiting(service) >= 2000, what="two thousand callers that wait")
-            crowded = _latencies(service, "warm.tar.gz", 1.5)
+            # The load does not end before these calls do: nobody waits for it who calls a warm model.
+            crowded = _latencies(service, "warm.tar.gz")
+            loads.touch()
             statuses = crowd.answers(timeout_s=60)
         assert statuses == {200: 2000}
         # What waits costs nothing: not a timing, but a tenfold latency would be another design.
         assert statistics.median(crowded) < 10 * statistics.median(alone) + 0.01
-        assert max(crowded) < 2, "the load takes 4 s: nobody waits for it who calls a warm model"
 
 
-def _latencies(service: Service, target: str, seconds: float) -> list[float]:
+def _latencies(service: Service, target: str, number: int = 500) -> list[float]:
     url = urlsplit(service.url)
     connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=30)
     found = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    for _ in range(number):
         begun = time.monotonic()
         headers = {"X-Amzn-SageMaker-Target-Model": target, "Content-Type": "text/csv"}
         connection.request("POST", "/endpoints/crowd/invocations", b"1", headers)

@@ -256,12 +256,25 @@ def test_threads_write_at_the_same_time(database: Database) -> None:
 def test_processes_open_a_new_file_at_the_same_time(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from mmekit_endpoint.database import Database\n"
-        "sys.stdin.readline(); Database(Path(sys.argv[1])).close()"
+        "print(flush=True)\n"
+        "for line in sys.stdin: Database(Path(line.strip())).close(); print(flush=True)"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / FILE_NAME)]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(4)]
+    command = [sys.executable, "-c", script]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(4)]
+    ins, outs = [p.stdin for p in processes], [p.stdout for p in processes]
+
+    def all_are_ready() -> None:
+        assert [out.readline() for out in outs if out] == [b"\n"] * 4
+
+    all_are_ready()
+    for number in range(25):
+        for stdin in ins:
+            assert stdin is not None
+            stdin.write(f"{tmp_path / str(number)}.sqlite\n".encode())
+            stdin.flush()
+        all_are_ready()
     for process in processes:
-        process.communicate(b"\n", timeout=30)
+        process.communicate(timeout=30)
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 from tests.endpoint.control import (
@@ -22,31 +21,54 @@ from tests.endpoint.control import (
     variant,
     workers_of,
 )
+from tests.endpoint.service import until
 
 
-def test_sagemakers_operations_are_answered_soon(tmp_path: Path) -> None:
-    begun = time.monotonic()
-    with control_plane(tmp_path) as plane:
+def test_sagemakers_operations_are_answered_while_moto_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "endless" / "moto").mkdir(parents=True)
+    (tmp_path / "endless" / "moto" / "__init__.py").write_text("import time\ntime.sleep(3600)\n")
+    with control_plane(tmp_path, environment={"PYTHONPATH": str(tmp_path / "endless")}) as plane:
         assert plane.send(b"{}", "SageMaker.ListModels").status == 200
-        assert time.monotonic() - begun < 5, "0.5 s on an idle machine; others may use this one"
 
 
-def test_a_stop_takes_less_than_two_seconds(tmp_path: Path) -> None:
-    with control_plane(tmp_path, "--settle", "30") as plane, fleet(tmp_path) as running:
+def test_a_stop_does_not_wait_for_what_waits(tmp_path: Path) -> None:
+    with control_plane(tmp_path, "--settle", "60") as plane, fleet(tmp_path) as running:
         running.settle = never
         client = plane.client("sagemaker", tcp_keepalive=True)
         client.create_model(ModelName="m", PrimaryContainer=multi_model())
         client.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant("m")])
         waiting = threading.Thread(target=_ignored, args=(plane,))
         waiting.start()
-        deadline = time.monotonic() + 10
-        while running.database.endpoint("e") is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert plane.terminate() < 3, "1 s and what the machine is busy with"
+        until(lambda: running.database.endpoint("e"), what="the request that waits")
+        assert plane.terminate() < 15, "1 s and what the machine is busy with"
+        assert workers_of(tmp_path) == []
         waiting.join()
+        assert plane.log.read_text() == ""
+
+
+def test_a_stop_that_kills_tells_of_no_lack_of_memory(tmp_path: Path) -> None:
+    """gunicorn says so where the worker has ended before it looks: here it looks late."""
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "sitecustomize.py").write_text(
+        "import signal, time\n"
+        "from gunicorn.arbiter import Arbiter\n"
+        "kill = Arbiter.kill_worker\n"
+        "def kill_worker(self, pid, sig):\n"
+        "    kill(self, pid, sig)\n"
+        "    time.sleep(0.2 if sig == signal.SIGKILL else 0)\n"
+        "Arbiter.kill_worker = kill_worker\n"
+    )
+    with control_plane(tmp_path, environment={"PYTHONPATH": str(tmp_path / "late")}) as plane:
+        # Its connection is kept, and outlasts the second that the worker has.
+        plane.client("sagemaker").list_models()
+        plane.terminate()
         assert workers_of(tmp_path) == []
         assert plane.log.read_text() == ""
+
+
+def test_one_whose_parent_has_ended_already_does_not_start(tmp_path: Path) -> None:
+    with control_plane(tmp_path, "--parent", str(os.getpid() + 1)) as plane:
+        assert plane.process.wait(60) == 0
 
 
 def _ignored(plane: ControlPlane) -> None:
@@ -87,18 +109,12 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     assert parent.stdout is not None
     try:
         parent.stdout.readline()
-        deadline = time.monotonic() + 10
-        while len(workers_of(tmp_path)) < 3:  # parent, arbiter, worker
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: len(workers_of(tmp_path)) == 3, what="parent, arbiter and worker")
     finally:
         parent.kill()
         parent.wait()
         parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while workers_of(tmp_path):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not workers_of(tmp_path), what="the end of all")
 
 
 def test_the_aws_cli_creates_and_describes_a_model(tmp_path: Path) -> None:

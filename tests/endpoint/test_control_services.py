@@ -67,7 +67,7 @@ def test_cloudwatch_takes_forms_as_older_clients_send_them(plane: ControlPlane) 
     body = b"Action=ListMetrics&Version=2010-08-01&Namespace=AWS%2FNone"
     authorization = SIGNED.format("monitoring")
     request = urllib.request.Request(plane.url, body, {"Authorization": authorization})
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=30) as response:
         assert b"<ListMetricsResponse" in response.read()
         assert response.headers["x-amzn-RequestId"]
 
@@ -82,7 +82,7 @@ def test_s3_has_buckets_in_the_host_too(plane: ControlPlane) -> None:
         "Content-Type": "application/octet-stream",
     }
     request = urllib.request.Request(f"{plane.url}/key", b"body", headers, method="PUT")
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=30) as response:
         assert response.status == 200
     assert s3.get_object(Bucket="hosted", Key="key")["Body"].read() == b"body"
 
@@ -104,7 +104,7 @@ def test_presigned_urls_are_s3s(plane: ControlPlane) -> None:
     s3.put_object(Bucket="presigned", Key="k", Body=b"body")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": "presigned", "Key": "k"})
     assert url.startswith(plane.url)
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=30) as response:
         assert response.read() == b"body"
 
 
@@ -112,7 +112,7 @@ def test_moto_itself_cannot_be_reached(plane: ControlPlane) -> None:
     """These are buckets that do not exist."""
     for path in ("/moto-api", "/moto-api/data.json", "/moto-api/config", "/latest/meta-data/"):
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(plane.url + path, timeout=10)
+            urllib.request.urlopen(plane.url + path, timeout=30)
         assert caught.value.code == 404
         assert b"<Code>NoSuchBucket</Code>" in caught.value.read()
         caught.value.close()

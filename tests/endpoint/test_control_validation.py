@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.loaders import Loader
 from botocore.model import ServiceModel, Shape
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmekit_endpoint.api.control.operations import OFFERED
@@ -287,7 +287,7 @@ def conforms(shape: Any, value: Any) -> bool:
 def test_what_violates_the_model_is_refused_and_all_else_is_not(operation: str) -> None:
     shape: Any = MODEL.operation_model(operation).input_shape
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=25)
     @given(fitting(shape))
     def holds(members: dict[str, Any]) -> None:
         body = json.dumps(members).encode()
@@ -310,7 +310,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yield started
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(operation=st.sampled_from(list(OFFERED)), members=JUNK)
 def test_junk_is_answered_with_400(plane: ControlPlane, operation: str, members: Any) -> None:
     answer = plane.send(json.dumps(members).encode(), f"SageMaker.{operation}")

@@ -152,6 +152,8 @@ def service(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     line = next(line for line in lines if line.startswith("mmekit local"))
     options = [str(folder / "models") if word == "./models" else word for word in shlex.split(line)[2:]]
     assert str(folder / "models") in options
+    # The page creates endpoints and calls them at once: a busy machine may need more than ten seconds.
+    options += ["--settle", "45"]
     with Service(tmp_path_factory.mktemp("state"), *options, program=None) as service:
         yield service
 

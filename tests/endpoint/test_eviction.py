@@ -77,13 +77,15 @@ def test_five_models_in_a_memory_for_three_leave_as_in_a_reference_lru(tmp_path:
 
 
 def test_a_model_with_calls_in_flight_is_never_unloaded(tmp_path: Path) -> None:
+    ends = tmp_path / "ends"
     with Service(tmp_path / "state") as service, ThreadPoolExecutor(8) as threads:
-        service.upload(slow=stub_model("s", invoke_s="1.5"), a=stub_model("a"), b=stub_model("b"))
+        service.upload(slow=stub_model("s", invoke_until=str(ends)), a=stub_model("a"), b=stub_model("b"))
         service.create("busy", environment={"STUB_CAPACITY": "2"})
         slow = threads.submit(service.invoke, "busy", "slow.tar.gz")
         until(lambda: service.loaded("busy") == [["slow.tar.gz"]], what="the slow model")
         for target in ("a.tar.gz", "b.tar.gz", "a.tar.gz"):
             service.invoke("busy", target)
+        ends.touch()
         assert slow.result()["value"] == "s"
         unloaded = [event["model"] for event in service.events("unloaded")]
         assert "slow.tar.gz" not in unloaded

@@ -350,7 +350,7 @@ time.sleep(600)
             await pids(given.folder)
             started = time.monotonic()
             await running.stop()
-            assert 0.4 < time.monotonic() - started < 5
+            assert 0.4 < time.monotonic() - started < 9
             assert (await running.wait()).startswith("was killed by SIGKILL")
 
     run(main())
@@ -507,7 +507,7 @@ def test_usage_counts_the_cpu_time_of_children_that_have_ended(
 ) -> None:
     source = """
 import subprocess, sys, time
-burn = "import time\\nwhile time.process_time() < 0.4: pass"
+burn = "import time\\nwhile time.process_time() < 0.5: pass"
 subprocess.run([sys.executable, "-c", burn])
 open("pids", "w").write("1")
 time.sleep(600)
@@ -565,7 +565,8 @@ def _killed_service(tmp_path: Path, program: str) -> tuple[int, int]:
         file = folder / "pids"
         until(lambda: file.exists() and file.read_text())
         leader, grandchild = map(int, file.read_text().split())
-        until(lambda: list((tmp_path / "state" / "processes").glob("i-1.json")))
+        # not before it has been written: one that is cut short is ignored
+        until(lambda: [f for f in (tmp_path / "state/processes").glob("i-1.json") if f.stat().st_size])
         assert is_alive(leader)
     finally:
         service.kill()

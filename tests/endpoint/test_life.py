@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -18,8 +21,35 @@ def _descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != "zombie"
+    except psutil.NoSuchProcess:  # it went between the two
+        return False
+
+
 def _all_gone(processes: list[psutil.Process]) -> bool:
-    return not any(process.is_running() and process.status() != "zombie" for process in processes)
+    return not any(map(_is_alive, processes))
+
+
+def _stubs(service: Service) -> list[psutil.Process]:
+    """The containers, also those that are on their way to be."""
+    assert service.process
+    found = []
+    for process in _descendants(service.process.pid):
+        with contextlib.suppress(psutil.Error):  # it went meanwhile
+            if "multi_model.py" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def _listens(service: Service) -> bool:
+    url = urlsplit(service.url)
+    try:
+        socket.create_connection((url.hostname or "", url.port or 0), 5).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_sigterm_ends_everything_and_leaves_the_definitions(tmp_path: Path) -> None:
@@ -31,7 +61,7 @@ def test_sigterm_ends_everything_and_leaves_the_definitions(tmp_path: Path) -> N
         processes = _descendants(service.process.pid)
         assert len(processes) >= 3
         assert service.stop() == 0
-        assert _all_gone(processes)
+        until(lambda: _all_gone(processes), 10, "the end of all processes")
         assert not list((tmp_path / "state/instances").iterdir())
         assert "Traceback" not in service.log
     with Service(tmp_path / "state") as service:
@@ -86,7 +116,8 @@ def test_the_control_plane_is_started_again_and_invocations_go_on(tmp_path: Path
             if "mmekit_endpoint.api.control" in " ".join(p.cmdline())
         ]
         for process in control:
-            os.kill(process.pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):  # the worker ends with the arbiter
+                process.kill()
         assert service.invoke("on", "a.tar.gz")["value"] == "a"
 
         def answers() -> bool:
@@ -105,11 +136,16 @@ def test_sigterm_waits_for_calls_in_flight(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with Service(tmp_path / "state") as service, ThreadPoolExecutor(1) as threads:
-        service.upload(slow=stub_model("s", invoke_s="1.5"))
+        gate = tmp_path / "gate"
+        service.upload(slow=stub_model("s", invoke_until=str(gate)))
         service.create("last")
         call = threads.submit(service.invoke, "last", "slow.tar.gz")
         until(lambda: service.instances("last")[0]["in_flight"], what="the call in flight")
-        assert service.stop() == 0
+        assert service.process
+        service.process.send_signal(signal.SIGTERM)
+        until(lambda: not _listens(service), what="the service listening no more")
+        gate.touch()
+        assert service.process.wait(30) == 0
         assert call.result()["value"] == "s"
 
 
@@ -160,9 +196,8 @@ def test_an_instance_whose_health_checks_fail_is_replaced(tmp_path: Path) -> Non
         service.upload(a=stub_model("a"))
         service.create("health", count=2)
         first, second = (instance["instance_id"] for instance in service.instances("health"))
-        assert service.process
-        stubs = [p for p in _descendants(service.process.pid) if "multi_model.py" in " ".join(p.cmdline())]
-        stubs[0].suspend()
+        stub = _stubs(service)[0]
+        stub.suspend()
         begun = time.monotonic()
         until(lambda: service.events("instance_unhealthy"), 30, "the notice")
         for _ in range(20):
@@ -174,7 +209,8 @@ def test_an_instance_whose_health_checks_fail_is_replaced(tmp_path: Path) -> Non
 
         until(replaced, what="two instances again")
         assert time.monotonic() - begun < 25, "nobody waits for the end of what does not answer"
-        stubs[0].kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stub.kill()
 
 
 def test_a_state_folder_belongs_to_one_service(tmp_path: Path) -> None:
@@ -184,11 +220,13 @@ def test_a_state_folder_belongs_to_one_service(tmp_path: Path) -> None:
 
 
 def test_deleting_while_in_change_is_refused(tmp_path: Path) -> None:
-    with Service(tmp_path / "state", "--settle", "0", "--startup-timeout", "2") as service:
+    with Service(tmp_path / "state", "--settle", "0") as service:
         service.s3.create_bucket(Bucket="models")
         service.create("busy", environment={"STUB_PING": "never"}, wait=False)
         with pytest.raises(ClientError, match="in-progress"):
             service.sagemaker.delete_endpoint(EndpointName="busy")
+        for stub in until(lambda: _stubs(service), what="the container"):
+            stub.kill()
         until(lambda: service.status("busy") == "Failed", what="the end of Creating")
         service.sagemaker.delete_endpoint(EndpointName="busy")
         until(lambda: not service.get("status")["endpoints"], what="the deletion")

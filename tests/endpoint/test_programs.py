@@ -179,6 +179,7 @@ def test_a_hanging_load_does_not_stop_the_rest(start: Start) -> None:
     with pytest.raises(socket.timeout):
         stub.load("a", load_status="hang")
     stub.connection.close()
+    stub.connection.timeout = 20
     assert stub.ask("GET", "/ping")[0] == 200
 
 

@@ -420,6 +420,9 @@ def test_whatever_is_presigned_is_accepted(path: str, service: str) -> None:
 
 
 REQUEST = signed("PUT", "/bucket/some%20key", "a=1&b=2", {"X-Amz-Meta-A": "value"}, b"some body", "s3")
+#: Tests may run long after this file was read: then each request would be refused for its age.
+SIGNED = time.time()
+THEN = Verifier({KEY: SECRET}, lambda: SIGNED)
 
 
 @given(st.data())
@@ -430,14 +433,16 @@ def test_no_changed_byte_is_accepted(data: st.DataObject) -> None:
     text = old.decode() if isinstance(old, bytes) else old
     position = data.draw(st.integers(0, len(text) - 1))
     new = text[:position] + data.draw(st.sampled_from("abc019/%=;,.XYZ")) + text[position + 1 :]
-    if new.lower() == text.lower():
+    # What separates the fields of Authorization says nothing.
+    if new.lower() == text.lower() or (part == "authorization" and text[position] in ", "):
         return
     if is_header:
         request = with_header(REQUEST, part.encode(), new.encode())
     else:
         request = changed(REQUEST, **{part: new.encode() if part == "body" else new})
+    THEN.verify(REQUEST)
     with pytest.raises(Refused):
-        VERIFIER.verify(request)
+        THEN.verify(request)
 
 
 @given(st.binary(max_size=200), st.text(st.characters(max_codepoint=255), max_size=60))

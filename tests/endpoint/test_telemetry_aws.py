@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from mmekit_endpoint.settings import Settings
-from mmekit_endpoint.telemetry import container_logs
+from mmekit_endpoint.telemetry import container_logs, log_lines
 from mmekit_endpoint.telemetry.container_logs import ContainerLogs
 from mmekit_endpoint.telemetry.publisher import Publisher
 from mmekit_endpoint.telemetry.statistics import Statistics
@@ -116,17 +116,30 @@ def published(server: AwsServer, tmp_path_factory: pytest.TempPathFactory) -> tu
     views = [view]
     settings = Settings(state=tmp_path_factory.mktemp("state"), keys={})
 
+    def arrived() -> bool:
+        return len(_listed(server)) == len(EXPECTED)
+
     async def publish() -> None:
         task = asyncio.create_task(Publisher(settings, statistics, lambda: views, server.client).run())
         await asyncio.sleep(0)
-        # Published at once; what comes at the end is of an endpoint that is gone.
+        # Published at once; what comes at the end is of an endpoint that is gone, and has little time.
         views.clear()
+        deadline = time.monotonic() + 60
+        while not await asyncio.to_thread(arrived):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     begun = datetime.now(timezone.utc)
     asyncio.run(publish())
     return begun - timedelta(minutes=5), datetime.now(timezone.utc) + timedelta(seconds=1)
+
+
+def _listed(server: AwsServer) -> Any:
+    return server.client(REGION, "cloudwatch").list_metrics(
+        Dimensions=[{"Name": "EndpointName", "Value": "busy"}]
+    )["Metrics"]
 
 
 def statistics_of(server: AwsServer, span: tuple[datetime, datetime], name: str, **ask: Any) -> Any:
@@ -203,9 +216,7 @@ def test_latencies_have_percentiles(server: AwsServer, published: tuple[datetime
 
 
 def test_metrics_are_listed_once(server: AwsServer, published: tuple[datetime, datetime]) -> None:
-    found = server.client(REGION, "cloudwatch").list_metrics(
-        Dimensions=[{"Name": "EndpointName", "Value": "busy"}]
-    )["Metrics"]
+    found = _listed(server)
     assert sorted((one["Namespace"], one["MetricName"]) for one in found) == sorted(
         (namespace(name), name) for name in EXPECTED
     )
@@ -295,7 +306,7 @@ def follow(server: AwsServer, folder: Path, views: list[Any], *steps: Callable[[
     async def run() -> None:
         task = asyncio.create_task(ContainerLogs(folder, lambda: views, server.client).run())
         for step in steps:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while not await asyncio.to_thread(step):
                 assert not task.done()
                 assert time.monotonic() < deadline
@@ -313,7 +324,11 @@ def append(path: Path, data: bytes) -> bool:
     return True
 
 
-def test_logs_of_containers_are_read_to_their_end(server: AwsServer, tmp_path: Path) -> None:
+def test_logs_of_containers_are_read_to_their_end(
+    server: AwsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long this machine takes, the begin of a line is not sent without its end.
+    monkeypatch.setattr(log_lines, "PATIENCE_S", 600.0)
     log = tmp_path / "e" / "v" / "i-1.log"
     short = tmp_path / "e" / "v" / "i-short.log"
     begun_ms = int(time.time() * 1000)
@@ -352,9 +367,11 @@ def test_a_variant_keeps_a_number_of_logs_and_those_of_its_instances(
 ) -> None:
     monkeypatch.setattr(container_logs, "MAX_LOGS", 2)
     folder = tmp_path / "crashing" / "v"
+    # The newest is ahead of its time: it is not to be older than what follows it.
+    newest = time.time() + 60
     for age, name in enumerate(["i-new", "i-4", "i-3", "i-2", "i-live"]):
         append(folder / f"{name}.log", b"line\n")
-        os.utime(folder / f"{name}.log", (time.time() - 1000 * age, time.time() - 1000 * age))
+        os.utime(folder / f"{name}.log", (newest - 1000 * age, newest - 1000 * age))
     append(folder / "i-2.log.1", b"line\n")
     follow(
         server,

@@ -162,7 +162,7 @@ class Stage:
         async def run() -> None:
             task = asyncio.create_task(self.publisher.run())
             for step in steps:
-                deadline = time.monotonic() + 5
+                deadline = time.monotonic() + 30
                 while not step():
                     assert not task.done()
                     assert time.monotonic() < deadline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -74,6 +75,8 @@ class ControlProcess:
             settings.region,
             "--settle",
             str(settings.settle_s),
+            "--parent",
+            str(os.getpid()),
         ]
         if settings.s3_endpoint_url:
             arguments += ["--s3-endpoint-url", settings.s3_endpoint_url]

@@ -61,6 +61,8 @@ class ModelCache:
         self._tasks: set[asyncio.Task[None]] = set()
         #: The unload that calls answered with 507 wait for.
         self._freeing: asyncio.Task[None] | None = None
+        #: When the last of those unloads ended, by the monotonic clock.
+        self._freed_at = 0.0
         self._uses = 0
         self._closed = False
 
@@ -134,12 +136,15 @@ class ModelCache:
         if model is not None and model.at_rest and model.state is State.LOADED:
             self._take_out(model, "other instances serve it", delete=False)
 
-    async def unload_other(self, model: Model) -> bool:
+    async def unload_other(self, model: Model, sent: float) -> bool:
         """Make room for a call that was answered with 507; return whether it is worth another try.
 
-        One model is unloaded at a time, the least recently used; who comes meanwhile waits for that.
+        One model is unloaded at a time, the least recently used; who comes meanwhile waits for that. A call
+        that was ``sent`` before it ended (of the monotonic clock) may have been refused before it, too.
         """
         if self._freeing is None:
+            if sent < self._freed_at:
+                return True
             victim = victim_in_memory(self._models.values(), model)
             if victim is None:
                 leaving = [m.task for m in self.models if m.state is State.UNLOADING and m.task is not None]
@@ -252,6 +257,7 @@ class ModelCache:
 
     def _freed(self, _: asyncio.Task[None]) -> None:
         self._freeing = None
+        self._freed_at = time.monotonic()
 
     def _touch(self, model: Model) -> None:
         self._uses += 1

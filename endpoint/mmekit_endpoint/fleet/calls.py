@@ -204,7 +204,7 @@ class Calls:
         again = False
         try:
             if answer.status == 507:
-                again = await cache.unload_other(model)
+                again = await cache.unload_other(model, call.sent)
             elif call.moves < _MAX_MOVES:
                 call.moves += 1
                 again = (await self._container.describe(model.name, model.target)).status == 404

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from mmekit_endpoint.fleet.connection import NoAnswer
 
-#: From the end of a connection to the notice that its process has ended, in seconds.
-_NOTICE_S = 0.5
+#: From the end of a connection to the notice that its process has ended: so many waits of so many seconds.
+#: One alone would be over at once where the machine stood still.
+_WAITS, _WAIT_S = 10, 0.05
 
 
 class Ending:
@@ -25,8 +27,8 @@ class Ending:
 
     async def explain(self, silence: NoAnswer) -> str:
         """Say why there is no answer. A dying process closes its connections before its end is known."""
-        try:
-            await asyncio.wait_for(self._known.wait(), _NOTICE_S)
-        except asyncio.TimeoutError:
-            return f"the container did not answer: {silence}"
-        return f"the container {self.how}"
+        for _ in range(_WAITS):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._known.wait(), _WAIT_S)
+                return f"the container {self.how}"
+        return f"the container did not answer: {silence}"

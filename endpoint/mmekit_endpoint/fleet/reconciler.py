@@ -217,8 +217,10 @@ class Reconciler:
         if endpoint is not None:
             await self._retire(endpoint, _LAST_CALLS_S)
         self._statistics.forget(row.name)
-        await self._write(self._database.forget, row.name, row.generation)
         # Who was answered DeleteEndpoint and calls now is not told what the last look at the database saw.
+        # That may be before this task knows that it is written; a look meanwhile may see it once more.
+        self._rows.pop(row.name, None)
+        await self._write(self._database.forget, row.name, row.generation)
         self._rows.pop(row.name, None)
         self._event(row, "endpoint_deleted", "")
         if self._work.get(row.name) is asyncio.current_task():  # else it has a successor

@@ -11,13 +11,16 @@ STUB_JOURNAL=FILE         append each request on its arrival as a line of JSON
 STUB_CAPACITY=N           loading a model answers 507 while N are loaded
 STUB_PAGE=N               GET /models gives N models a page (100)
 STUB_LOAD_S=S             [load_s] seconds that loading takes
+STUB_LOAD_UNTIL=FILE      [load_until] loading takes until that file is there
 STUB_LOAD=…               [load_status] loading answers this status; "rubbish": no HTTP; "hang": nothing
 STUB_INVOKE_S=S           [invoke_s] seconds that an invocation takes
+STUB_INVOKE_UNTIL=FILE    [invoke_until] an invocation takes until that file is there
 STUB_INVOKE=…             [invoke_status] invoking answers this status; "rubbish" and "hang" as above
 STUB_INVOKE_507=N         the first N invocations made while other models are loaded too answer 507
 STUB_UNLOAD_S=S           [unload_s] seconds that unloading takes
+STUB_UNLOAD_UNTIL=FILE    [unload_until] unloading takes until that file is there
 STUB_DIE_ON=load|invoke   [dies] exits with code 3 in this call
-STUB_PING=…               "never": answers 503; "slow": after 3 s; "dies": exits with code 3
+STUB_PING=…               "never": answers 503; "slow": after 30 s; "dies": exits with code 3
 STUB_MODELS=404|rubbish   GET /models answers 404, or 200 with what is not JSON
 
 What a test told to fail does not change what is loaded: after STUB_LOAD=409 an invocation still gets 404.
@@ -87,6 +90,9 @@ class Container:
 
     def wait(self, call: str, folder: str) -> None:
         time.sleep(float(self.told(f"STUB_{call.upper()}_S", f"{call}_s", folder) or 0))
+        if until := self.told(f"STUB_{call.upper()}_UNTIL", f"{call}_until", folder):
+            while not Path(until).exists():
+                time.sleep(0.01)
 
     def failed(self, status: int, message: str) -> Answered:
         return Answered(status, {"code": status, "type": "StubException", "message": message})
@@ -98,7 +104,7 @@ class Container:
             case "never":
                 raise self.failed(503, "the stub was told to be never ready")
             case "slow":
-                time.sleep(3)
+                time.sleep(30)
             case "dies":
                 os._exit(3)
 

@@ -7,6 +7,7 @@ an interrupt from a terminal is the service's to handle, which ends this process
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from mmekit.process import allow_descriptors, die_with_parent
 from mmekit_endpoint.api.control.app import Options, create_app
@@ -66,6 +68,28 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """Return the application; called in the worker."""
         return create_app(self._options)
 
+    def run(self) -> None:
+        """Serve until a signal."""
+        _Arbiter(self).run()
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's arbiter, which waits for a worker that it has killed."""
+
+    def kill_workers(self, sig: int) -> None:
+        """Send a signal to all workers.
+
+        The last one is SIGKILL, where requests or kept connections outlast the time for them. gunicorn does
+        not wait for what comes of it: the worker may outlive the arbiter for a moment, and one that has
+        ended already is reported as perhaps killed for want of memory.
+        """
+        super().kill_workers(sig)
+        if sig == signal.SIGKILL:
+            for pid in list(self.WORKERS):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+            self.WORKERS.clear()
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the control plane until SIGTERM, or until the process that started it ends."""
@@ -79,7 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--region", default="us-east-1", help="of requests that are not signed")
     parser.add_argument("--settle", type=float, default=10.0, help="seconds that changes may be waited for")
     parser.add_argument("--s3-endpoint-url", help="an object store in place of the embedded one")
+    parser.add_argument("--parent", type=int, help="pid of the process that starts this one")
     chosen = parser.parse_args(arguments)
+    if chosen.parent is not None and os.getppid() != chosen.parent:
+        return  # it ended before the kernel was asked
     logging.basicConfig(level=logging.WARNING, format="control plane: %(levelname)s %(name)s: %(message)s")
     allow_descriptors()
     options = Options(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from typing import Any
 
 import docker.errors
@@ -19,10 +20,15 @@ from mmekit_endpoint.fleet.launchers.waiting import in_own_thread
 
 _log = logging.getLogger(__name__)
 
+#: The exit code of a container that SIGKILL has ended.
+_KILLED = 128 + signal.SIGKILL
+
 #: Between two tries to wait for a container whose engine has hung up: it may be starting again.
 _RETRY_S = 1.0
 #: For what is left of the log after a container's end.
 LAST_WORDS_S = 5.0
+#: For the engine's word that memory was short: it may learn of that after the end (containerd issue 8180).
+_OOM_S = 0.3
 #: For the end after SIGKILL; an engine that hangs must not hold up the service's own end.
 _KILL_TIMEOUT_S = 30.0
 
@@ -118,6 +124,10 @@ class RunningContainer:
             try:
                 self._container.wait()
                 self._container.reload()
+                state = self._container.attrs["State"]
+                if state["ExitCode"] == _KILLED and not state.get("OOMKilled") and self._stopping is None:
+                    time.sleep(_OOM_S)
+                    self._container.reload()
                 return describe_state(self._container.attrs["State"], self._memory_limit_bytes)
             except docker.errors.NotFound:
                 return "was removed"
