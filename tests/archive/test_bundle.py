@@ -216,7 +216,7 @@ _FILES = st.dictionaries(
 
 
 @given(files=_FILES, data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_same_files_give_the_same_bytes_whatever_else_differs(
     files: dict[str, tuple[bytes, bool]], data: st.DataObject
 ) -> None:

@@ -71,14 +71,14 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(content=st.binary(max_size=2000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_bytes_make_a_check_fail(room: Path, content: bytes) -> None:
     assert [f for f in _report(content, room).findings if f.level is Level.FAULT]
 
 
 @pytest.mark.parametrize("form", _SEEDS)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_change_to_an_archive_makes_a_check_fail(room: Path, form: str, data: st.DataObject) -> None:
     content = bytearray(_SEEDS[form])
     for _ in range(data.draw(st.integers(1, 8))):
@@ -88,7 +88,7 @@ def test_no_change_to_an_archive_makes_a_check_fail(room: Path, form: str, data:
 
 
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_change_behind_gzips_checksum_makes_a_check_fail(room: Path, data: st.DataObject) -> None:
     content = bytearray(_SEEDS["tar"])
     for _ in range(data.draw(st.integers(1, 8))):
@@ -103,7 +103,7 @@ _KINDS = st.sampled_from([b"0", b"1", b"2", b"3", b"5", b"6", b"7"])
 
 
 @given(st.lists(st.tuples(_NAMES, _KINDS, st.binary(max_size=50)), max_size=8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_members_make_a_check_fail(room: Path, members: list[tuple[str, bytes, bytes]]) -> None:
     files = [
         (tar_info(name, kind, len(content) if kind == b"0" else 0), content if kind == b"0" else b"")

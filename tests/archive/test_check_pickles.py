@@ -149,7 +149,7 @@ def test_no_honest_model_is_damaged_dangerous_or_missing_anything(
     ),
     st.integers(0, pickle.HIGHEST_PROTOCOL),
 )
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=70)
 def test_whatever_pickle_writes_is_read_to_its_end(value: Any, protocol: int) -> None:
     content = pickle.dumps(value, protocol)
     found = scanned(content)
@@ -331,13 +331,13 @@ def test_what_takes_too_long_is_said_to_be_looked_into_in_part() -> None:
 
 
 @given(st.binary(max_size=200).map(lambda data: b"\x80\x04" + data))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_bytes_make_a_scan_fail(content: bytes) -> None:
     scanned(content)
 
 
 @given(st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_change_to_a_pickle_makes_a_scan_fail(data: st.DataObject) -> None:
     content = bytearray(joblib_bytes(pipeline()))
     for _ in range(data.draw(st.integers(1, 5))):
@@ -449,7 +449,7 @@ _CONTENTS = st.sampled_from([b"\x80\x04N.", b"{}", b'{"learner": 1}', b"text", b
 
 
 @given(st.dictionaries(_NAMES, _CONTENTS, max_size=5))
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=70)
 def test_which_files_are_read_is_what_the_handlers_read(files: dict[str, bytes]) -> None:
     import tempfile
 

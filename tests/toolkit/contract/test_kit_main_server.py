@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from mmekit_toolkit.contract.choosing import chosen
 from mmekit_toolkit.contract.main_server import MainServer
 from mmekit_toolkit.contract.sample import ProbeSample
+from mmekit_toolkit.contract.subjects import command
 from tests.toolkit.contract.kit_runs import program
 
 
@@ -22,3 +24,22 @@ def test_callers_in_several_threads_get_one_server(tmp_path: Path) -> None:
             assert len(set(found)) == 1
             main.discard()
     assert len(pids.read_text().splitlines()) == 2
+
+
+def test_runs_that_begin_at_the_same_time_take_different_ports() -> None:
+    """A server listens only a while after its ports were found free."""
+    before = random.getstate()
+    try:
+        random.seed(7)
+        first, claim = command._free_block()
+        with claim:
+            random.seed(7)
+            second, other = command._free_block()
+            other.close()
+        assert second != first
+        random.seed(7)
+        third, again = command._free_block()
+        again.close()
+        assert third == first, "it is free again"
+    finally:
+        random.setstate(before)

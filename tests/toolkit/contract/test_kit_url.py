@@ -85,7 +85,8 @@ def test_a_folder_that_the_server_does_not_see_is_told(server: Server, url: str,
 
 def test_an_interrupted_run_unloads_what_it_loaded(server: Server, url: str, tmp_path: Path) -> None:
     kit = subprocess.Popen(
-        [COMMAND, "contract", "--clause=list-many", url],
+        # The second is for where this process is slow to interrupt the first.
+        [COMMAND, "contract", "--clause=list-many", "--clause=ping-under-load", url],
         env=environment(TMPDIR=str(tmp_path)),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

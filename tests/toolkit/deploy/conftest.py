@@ -82,7 +82,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     program.chmod(0o755)
     options = [
         "--startup-timeout",
-        "30",
+        "100",
         "--settle",
         "0.2",
         "--launcher",

@@ -11,7 +11,7 @@ import pytest
 
 from mmekit_toolkit.aws.clients import Aws
 from mmekit_toolkit.images.ecr_repository import EcrRepository
-from tests.endpoint.service import Service, stub_model
+from tests.endpoint.service import Service, stub_model, until
 from tests.toolkit.commands import Mmekit, described, local
 from tests.toolkit.iam_evaluation import allows, demands, shown
 from tests.toolkit.moto_server import MotoServer
@@ -122,7 +122,8 @@ def test_updating_an_endpoint_and_its_models(tmp_path: Path) -> None:
         mmekit("status", "churn")
         (target,) = mmekit("models", "add", file, archive, "--no-check").lines
         mmekit("invoke", "churn", target, "--data", "1", "--content-type", "text/csv")
-        mmekit("logs", "churn", code=0 if _has_logs(service) else 7)
+        until(lambda: _has_logs(service), what="the log group")
+        mmekit("logs", "churn")
         mmekit("delete", "churn", "--yes", timeout_s=100)
         calls = list(recorder.calls)
     assert operations(calls) >= {

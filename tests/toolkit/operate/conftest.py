@@ -13,10 +13,9 @@ from tests.toolkit.commands import Mmekit, local
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A local endpoint that answers 429 after 2 s."""
+    """A local endpoint whose metrics come soon."""
     state = tmp_path_factory.mktemp("local") / "state"
-    options = ("--invoke-timeout", "2", "--metrics-period", "1", "--failure-memory", "0", "--settle", "0")
-    with Service(state, *options) as running:
+    with Service(state, "--metrics-period", "1", "--settle", "0") as running:
         yield running
 
 

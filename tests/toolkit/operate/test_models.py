@@ -367,8 +367,7 @@ def test_an_interrupted_upload_says_how_far_it_came_and_leaves_no_half(
         slow = with_store.also(AWS_ENDPOINT_URL_S3=proxy.url)
         with slow.running("models", "add", "shop", "--no-check", small, large) as running:
             until(lambda: proxy.hanging, 30, "the upload hanging")
-            proxy.release_soon()
-            assert running.interrupt() == 130
+            assert running.interrupt(then=proxy.release_soon) == 130
     assert any("interrupted: 1 of 2 archives are there" in line for line in running.lines), running.lines
     client = store.client()
     assert not client.list_multipart_uploads(Bucket="models").get("Uploads")

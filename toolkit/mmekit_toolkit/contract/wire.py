@@ -9,7 +9,6 @@ import http.client
 import json
 import shlex
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from mmekit_toolkit.contract.verdict import Broken, Skipped
+from mmekit_toolkit.contract.watch import Watch
 
 #: What the platform gives an invocation (AWS: your-algorithms-inference-code).
 INVOKE_TIMEOUT_S = 60.0
@@ -25,6 +25,9 @@ INVOKE_TIMEOUT_S = 60.0
 LOAD_TIMEOUT_S = 360.0
 #: What the platform gives an attempt of /ping (AWS: your-algorithms-inference-code).
 PING_TIMEOUT_S = 2.0
+
+#: Seconds that a socket waits beyond a request's time, which a `Watch` ends.
+_SPARE_S = 60.0
 
 #: Characters of a body that a report shows.
 _SHOWN = 600
@@ -61,7 +64,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer; header names are in lower case, ``took_s`` runs until its last byte."""
+    """A complete answer; header names are in lower case, ``took_s`` is a `Watch`'s until its last byte."""
 
     request: Request
     curl: str
@@ -206,26 +209,29 @@ class Server:
                 f"{request.path} could be sent"
             )
         timeout_s = min(timeout_s, check_s)
-        began = time.monotonic()
+        cut = _Cut()
+        watch = Watch(timeout_s, cut)
         try:
-            status, headers, body = _exchange(self.base_url, request, timeout_s)
+            with watch:
+                status, headers, body = _exchange(self.base_url, request, timeout_s, cut)
         except (OSError, http.client.HTTPException) as error:
-            took_s = time.monotonic() - began
-            why = f"no complete answer within {timeout_s:.3g} s" if took_s >= timeout_s else _plain(error)
+            took_s = watch.lived_s
+            is_late = isinstance(error, TimeoutError) or took_s >= timeout_s
+            why = f"no complete answer within {timeout_s:.3g} s" if is_late else _plain(error)
             self.transcript.unanswered = True
             self.transcript.add(curl, f"{request} → {why}")
             raise Unanswered(request, curl, why, took_s) from error
-        answer = Answer(request, curl, status, headers, body, time.monotonic() - began)
+        answer = Answer(request, curl, status, headers, body, watch.lived_s)
         self.transcript.add(curl, f"{request} → {answer.status} {_shown(answer.body[:100])}".rstrip())
         return answer
 
     def connect_s(self, timeout_s: float = 10.0) -> float:
         """Return how many seconds a TCP connection takes to be accepted. Raises OSError."""
-        began = time.monotonic()
-        with socket.create_connection(
-            address_of(self.base_url), min(timeout_s, self._deadline.left_s or 0.001)
-        ):
-            return time.monotonic() - began
+        timeout_s = min(timeout_s, self._deadline.left_s or 0.001)
+        with Watch() as watch:
+            began_s = watch.lived_s  # the start of the watch is not the server's
+            with socket.create_connection(address_of(self.base_url), timeout_s):
+                return watch.lived_s - began_s
 
 
 def address_of(base_url: str) -> tuple[str, int]:
@@ -234,19 +240,43 @@ def address_of(base_url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _exchange(base_url: str, request: Request, timeout_s: float) -> tuple[int, dict[str, str], bytes]:
+class _Cut:
+    """Cuts the connection of a request whose time is over."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._socket: socket.socket | None = None
+
+    def __call__(self) -> None:
+        self.done = True
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is closed already
+
+    def holds(self, connected: socket.socket) -> None:
+        """Take the socket itself, since a connection forgets it where an answer ends with it."""
+        self._socket = connected
+        self.check()
+
+    def check(self) -> None:
+        """Raise TimeoutError where the time is over: what was cut may look complete."""
+        if self.done:
+            raise TimeoutError
+
+
+def _exchange(
+    base_url: str, request: Request, timeout_s: float, cut: _Cut
+) -> tuple[int, dict[str, str], bytes]:
     kind = http.client.HTTPSConnection if base_url.startswith("https:") else http.client.HTTPConnection
     connection = kind(*address_of(base_url), timeout=timeout_s)
-    began = time.monotonic()
     connection.connect()
-    # A socket's own timeout begins anew with each piece: a server that drips would never be over. The socket,
-    # since the connection forgets it where an answer ends with it.
-    over = threading.Event()
-    left_s = max(0.0, timeout_s - (time.monotonic() - began))
-    guard = threading.Timer(left_s, _cut, [connection.sock, over])
-    guard.daemon = True
-    guard.start()
     try:
+        # A socket's own timeout begins anew with each piece: a server that drips would never be over. And it
+        # goes on while this machine stands still.
+        connection.sock.settimeout(timeout_s + _SPARE_S)
+        cut.holds(connection.sock)
         connection.putrequest(request.method, request.path, skip_accept_encoding=True)
         for name, value in request.headers.items():
             connection.putheader(name, value)
@@ -261,20 +291,10 @@ def _exchange(base_url: str, request: Request, timeout_s: float) -> tuple[int, d
         reply = connection.getresponse()
         headers = {name.lower(): value for name, value in reply.getheaders()}
         body = reply.read()
-        if over.is_set():  # what was cut may look complete
-            raise TimeoutError
+        cut.check()
         return reply.status, headers, body
     finally:
-        guard.cancel()
         connection.close()
-
-
-def _cut(connected: socket.socket, over: threading.Event) -> None:
-    over.set()
-    try:
-        connected.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # it is closed already
 
 
 def _plain(error: Exception) -> str:

@@ -25,19 +25,20 @@ class LoadIsOnlyAccepted(Container):
 
 @breaks("load")
 class LoadAnswersEarly(Container):
-    """Answers a load with 200 before the model serves."""
+    """Answers a load with 200 before the model serves: a few invocations too early."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.ready_at: dict[str, float] = {}
+        self.early: dict[str, int] = {}
 
     def load(self, name: str, url: str, headers: dict[str, str]) -> Answer:
         answer = super().load(name, url, headers)
-        self.ready_at[name] = time.monotonic() + 0.5
+        self.early[name] = 3
         return answer
 
     def invoke(self, name: str, headers: dict[str, str], body: bytes) -> Answer:
-        if time.monotonic() < self.ready_at.get(name, 0):
+        if self.early.get(name, 0) > 0:
+            self.early[name] -= 1
             raise Refused(503, "no worker is ready")
         return super().invoke(name, headers, body)
 

@@ -11,6 +11,7 @@ from mmekit_toolkit.contract.clause import Section, clause
 from mmekit_toolkit.contract.clauses import sources
 from mmekit_toolkit.contract.clauses.premises import nothing_is_loaded, premise
 from mmekit_toolkit.contract.sample import ProbeSample
+from mmekit_toolkit.contract.watch import Watch
 from mmekit_toolkit.contract.wire import PING_TIMEOUT_S, Answer, Unanswered
 
 #: How many times an idle server is asked.
@@ -19,6 +20,8 @@ _ATTEMPTS = 5
 #: an attempt of /ping has.
 _SHORT_S, _LONG_S = 0.5, 4.0
 _PAUSE_S = 0.1
+#: Where this machine stood still for so long, too little of that time was the server's: another round.
+_LOST_S, _ROUNDS = 1.0, 3
 #: Seconds of an attempt where its time is not the question.
 _PATIENCE_S = 10.0
 
@@ -46,8 +49,11 @@ def ping_under_load(bench: Bench) -> str:
         _ping(bench).expect_status(200, "with models loaded")
     answers: list[Answer] = []
     call = partial(_invoke, bench, short, _SHORT_S)
-    with bench.meanwhile(call, call, partial(_come_and_go, bench, passing)):
-        bench.together([partial(_invoke, bench, long, _LONG_S), partial(_ping_on, bench, answers)])
+    for _ in range(_ROUNDS):
+        with Watch() as watch, bench.meanwhile(call, call, partial(_come_and_go, bench, passing)):
+            bench.together([partial(_invoke, bench, long, _LONG_S), partial(_ping_on, bench, answers)])
+            if watch.lost_s < _LOST_S:
+                break
     slowest = max(answer.took_s for answer in answers)
     return f"{len(answers)} times, at most {slowest * 1000:.0f} ms"
 

@@ -23,7 +23,8 @@ from mmekit_toolkit.contract.subjects import (
 from mmekit_toolkit.contract.subjects.waiting import wait_ready
 from mmekit_toolkit.errors import NotFound, ToolkitError
 
-#: Ports for one server: its own, and the range beside it. Multi Model Server takes none from 32767 on.
+#: Ports for one server: its own, the range beside it, and one that claims them all. Multi Model Server takes
+#: none from 32767 on.
 _PORTS = range(20000, 32000)
 _BLOCK = 20
 #: Where a server listens that does not look at SAGEMAKER_BIND_TO_PORT.
@@ -46,16 +47,21 @@ class CommandSubject(Subject):
 
     def start(self, launch: Launch, timeout_s: float) -> Running:
         """Run the command. Raises NotStarted, and NotFound where there is no such program."""
-        port = _free_block()
+        port, claim = _free_block()
         url = f"http://127.0.0.1:{port}"
         environment = {
             **os.environ,
             "SAGEMAKER_MULTI_MODEL": "true",
             "SAGEMAKER_BIND_TO_PORT": str(port),
-            "SAGEMAKER_SAFE_PORT_RANGE": f"{port + 1}-{port + _BLOCK - 1}",
+            "SAGEMAKER_SAFE_PORT_RANGE": f"{port + 1}-{port + _BLOCK - 2}",
             **self._environment,
         }
-        running = _Process(self._command, environment, self.how_started.replace("PORT ", f"{port} ", 1))
+        how_started = self.how_started.replace("PORT ", f"{port} ", 1)
+        try:
+            running = _Process(self._command, environment, how_started, claim)
+        except BaseException:
+            claim.close()
+            raise
         try:
             running.base_url = wait_ready(running, lambda: [url, *running.elsewhere()], timeout_s)
         except BaseException:
@@ -66,8 +72,11 @@ class CommandSubject(Subject):
 
 
 class _Process(Running):
-    def __init__(self, command: list[str], environment: Mapping[str, str], how_started: str) -> None:
+    def __init__(
+        self, command: list[str], environment: Mapping[str, str], how_started: str, claim: socket.socket
+    ) -> None:
         self.how_started = how_started
+        self._claim = claim
         # Appended to: the command shares the position with whoever reads here.
         self._output = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed in close()
         try:
@@ -129,6 +138,7 @@ class _Process(Running):
         _kill(os.killpg, leader)  # where /proc is missing
         self._process.wait()
         self._output.close()
+        self._claim.close()
 
 
 def _kill(send: Callable[[int, int], None], pid: int) -> None:
@@ -138,12 +148,22 @@ def _kill(send: Callable[[int, int], None], pid: int) -> None:
         pass  # it has ended
 
 
-def _free_block() -> int:
-    """Return the first of some ports in a row that nobody listens on."""
+def _free_block() -> tuple[int, socket.socket]:
+    """Return the first of some ports in a row that nobody listens on, and what keeps other runs off them.
+
+    Its server will listen only after a while. Until the socket is closed it has the last of the ports.
+    """
     for _ in range(100):
         first = random.randrange(_PORTS.start, _PORTS.stop, _BLOCK)
-        if all(_is_free(port) for port in range(first, first + _BLOCK)):
-            return first
+        claim = socket.socket()  # without SO_REUSEADDR, so that one run alone can bind it
+        try:
+            claim.bind(("", first + _BLOCK - 1))
+        except OSError:
+            claim.close()
+            continue
+        if all(_is_free(port) for port in range(first, first + _BLOCK - 1)):
+            return first, claim
+        claim.close()
     raise ToolkitError(
         f"no {_BLOCK} free ports in a row were found between {_PORTS.start} and {_PORTS.stop}."
     )
