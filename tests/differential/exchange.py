@@ -31,7 +31,11 @@ class Differs:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One connection: bytes sent and replies read. ``until`` repeats it until both statuses are that."""
+    """One connection: bytes sent and replies read. ``until`` repeats it until both statuses are that.
+
+    ``mms_timeout_s`` is the patience with MMS, which may never answer; mmekit always does, also where the
+    machine stalls.
+    """
 
     name: str
     sent: bytes
@@ -39,7 +43,7 @@ class Exchange:
     on: str = "inference"
     differs: tuple[Differs, ...] = ()
     until: int = 0
-    timeout_s: float = 30
+    mms_timeout_s: float = 30
 
     def differing(self, name: str, **ours: Any) -> Exchange:
         """Name a deliberate difference and mmekit's values; ``__`` in a key stands for a space or dash."""
@@ -50,8 +54,8 @@ class Exchange:
         return replace(self, until=until)
 
     def at_most(self, timeout_s: float) -> Exchange:
-        """Give up after a while, where one engine never answers."""
-        return replace(self, timeout_s=timeout_s)
+        """Give up after a while, where MMS never answers."""
+        return replace(self, mms_timeout_s=timeout_s)
 
 
 @dataclass(frozen=True)

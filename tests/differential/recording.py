@@ -65,9 +65,10 @@ def _run(kind: type[Engine], scenario: Scenario, folder: Path, replies: Replies)
 def _exchanged(engine: Engine, exchange: Exchange, store: str) -> list[Reply]:
     address = engine.inference if exchange.on == "inference" else engine.management
     sent = _with_store(exchange.sent, store)
+    timeout_s = exchange.mms_timeout_s if isinstance(engine, Mms) else 30
 
     def once() -> list[Reply]:
-        replies = talk(address, sent, exchange.methods, exchange.timeout_s)
+        replies = talk(address, sent, exchange.methods, timeout_s)
         for reply in replies:
             reply.body = reply.body.replace(store.encode(), STORE.encode())
         return replies

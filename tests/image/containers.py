@@ -19,7 +19,7 @@ T = TypeVar("T")
 MIB = 1024 * 1024
 
 
-def docker(*arguments: str, timeout_s: float = 60, check: bool = True, text: str | None = None) -> str:
+def docker(*arguments: str, timeout_s: float = 120, check: bool = True, text: str | None = None) -> str:
     """Run a docker command; return what it printed, both streams together."""
     done = subprocess.run(
         ["docker", *arguments],
@@ -141,13 +141,16 @@ class Container:
         """Wait for 200 from /ping; a container that has ended fails at once, with its log."""
 
         def ready() -> bool:
-            assert self.state("Running") is True, f"the container ended:\n{self.logs()}"
+            assert self.state("Running") is True, "the container ended"
             try:
                 return self.request("GET", "/ping", timeout_s=2).status == 200
             except OSError:
                 return False
 
-        poll(ready, timeout_s, f"200 from /ping; log:\n{self.logs()}")
+        try:
+            poll(ready, timeout_s, "200 from /ping")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; its log:\n{self.logs()}") from None
 
     # --- the engine's view
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import bcrypt
 
+from tests.support.mms import free_port
+
 #: The registry's program, as Debian's package docker-registry and upstream's own releases name it.
 PROGRAM = shutil.which("docker-registry") or shutil.which("registry")
 MISSING = "no registry is installed (Debian: apt install docker-registry)"
@@ -99,6 +101,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.host = f"localhost:{self._listener.getsockname()[1]}"
         self._lock = threading.Lock()
+        self._closed = False
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
 
@@ -118,6 +121,7 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
+            self._closed = True
             for each in self._open:
                 _break(each)
 
@@ -130,6 +134,10 @@ class Proxy:
             server = socket.create_connection(("127.0.0.1", self._target))
             with self._lock:
                 self._open += [client, server]
+                if self._closed:  # since it was accepted
+                    _break(client)
+                    _break(server)
+                    return
                 for target in (self._up, self._down):
                     thread = threading.Thread(target=target, args=(client, server))
                     self._threads.append(thread)
@@ -181,12 +189,6 @@ def times(number: int, matches: Callable[[int, bytes], bool], answer: bytes | No
 def http_answer(status: str, body: bytes) -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"Connection: close\r\n\r\n" + body
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:

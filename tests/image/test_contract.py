@@ -268,7 +268,13 @@ def test_sigterm_answers_what_is_in_flight_and_exits_0(start: Start, models: Mod
     answers: list[Answer] = []
     caller = threading.Thread(target=lambda: answers.append(container.invoke("slow", "1,2")))
     caller.start()
-    time.sleep(1)  # the request takes three: it is in the model now
+    running = b'mmekit_running_calls{model="slow"} 1.0'
+
+    def in_the_model() -> bool:
+        """Or through it already, where the machine has stalled for the three seconds that it takes."""
+        return bool(answers) or running in container.request("GET", "/metrics").body
+
+    poll(in_the_model, 20, "the request being in the model")
     began = time.monotonic()
     docker("kill", "--signal=TERM", container.id)
     assert container.wait_exit(30) == 0

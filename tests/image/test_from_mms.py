@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from tests.image.conftest import ROOT, Start
 from tests.image.containers import Container, docker, poll
 from tests.image.models import ModelFolder
+from tests.support.mms import free_port
 
 GUIDE = ROOT / "docs" / "from-mms.md"
 EXAMPLES = ROOT / "examples" / "from-mms"
@@ -31,12 +31,6 @@ def commands(section: str) -> list[str]:
     """The shell blocks of a section, in order."""
     text = GUIDE.read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
     return re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Reader:
@@ -55,7 +49,7 @@ class Reader:
             name: self.name,
         }
         for port in (8080, 8081):
-            own = _free_port()
+            own = free_port()  # of those that no client gets while the image is built
             self._replacements[f"--publish {port}:{port}"] = f"--publish 127.0.0.1:{own}:{port}"
             self._replacements[f"localhost:{port}"] = f"127.0.0.1:{own}"
 

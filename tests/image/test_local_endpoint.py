@@ -133,7 +133,7 @@ def test_a_cold_model_waits_for_its_own_download_and_load_alone(strict_image: st
             begun = time.monotonic()
             service.invoke("cold", f"m{number}.tar.gz")
             times.append(time.monotonic() - begun)
-        assert statistics.median(times) < 0.3
+        assert statistics.median(times) < 0.3, times
 
 
 def test_an_image_without_the_label_is_refused_at_once(engine: None, tmp_path: Path) -> None:
@@ -229,7 +229,8 @@ def test_a_container_that_is_killed_is_replaced(strict_image: str, tmp_path: Pat
         docker("kill", killed)
         until(lambda: _others(tmp_path, killed) and service.instances("replaced"), 60, "another container")
         assert service.invoke("replaced", "a.tar.gz")["value"] == "a"
-        assert killed not in containers(tmp_path)
+        # It is removed beside the start of the other.
+        until(lambda: killed not in containers(tmp_path), 30, "the end of the killed container")
         assert service.status("replaced") == "InService"
 
 
