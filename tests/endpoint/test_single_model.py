@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +145,19 @@ def test_asynchronous_calls_that_cannot_be_taken(
     with pytest.raises(ClientError, match=text) as caught:
         service.runtime.invoke_endpoint_async(EndpointName=endpoint, **arguments)
     assert caught.value.response["Error"]["Code"] == "ValidationError"
+
+
+def test_a_location_that_is_not_utf_8_is_refused(service: Service) -> None:
+    request = urllib.request.Request(
+        f"{service.url}/endpoints/async/async-invocations",
+        method="POST",
+        headers={"X-Amzn-SageMaker-InputLocation": "s3://models/in/\xff"},  # Latin-1, as urllib sends it
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    with caught.value as answer:
+        assert answer.code == 400
+        assert b"InputLocation is not UTF-8" in answer.read()
 
 
 def test_an_archive_that_is_not_there_fails_the_endpoint(service: Service) -> None:

@@ -105,7 +105,10 @@ class AsyncRuntime:
                 f"Endpoint {endpoint.name} takes no asynchronous calls: its configuration has no "
                 "AsyncInferenceConfig."
             )
-        location = headers.get(_PREFIX + b"inputlocation", b"").decode()
+        try:
+            location = headers.get(_PREFIX + b"inputlocation", b"").decode()
+        except UnicodeDecodeError:  # its pattern takes any bytes
+            raise ValidationError("InputLocation is not UTF-8, which names of S3 objects are.") from None
         if location and body:
             raise ValidationError("InputLocation and Body exclude each other: give one of them.")
         if not location and not body:
