@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sysconfig
 import tarfile
@@ -17,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -114,6 +116,14 @@ class Service:
         code = self.process.wait(timeout_s)
         self._reader.join(10)
         return code
+
+    def listens(self) -> bool:
+        url = urlsplit(self.url)
+        try:
+            socket.create_connection((url.hostname or "", url.port or 0), 5).close()
+        except OSError:
+            return False
+        return True
 
     def kill(self) -> None:
         assert self.process

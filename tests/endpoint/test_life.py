@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -41,15 +39,6 @@ def _stubs(service: Service) -> list[psutil.Process]:
             if "multi_model.py" in " ".join(process.cmdline()):
                 found.append(process)
     return found
-
-
-def _listens(service: Service) -> bool:
-    url = urlsplit(service.url)
-    try:
-        socket.create_connection((url.hostname or "", url.port or 0), 5).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_sigterm_ends_everything_and_leaves_the_definitions(tmp_path: Path) -> None:
@@ -143,7 +132,7 @@ def test_sigterm_waits_for_calls_in_flight(tmp_path: Path) -> None:
         until(lambda: service.instances("last")[0]["in_flight"], what="the call in flight")
         assert service.process
         service.process.send_signal(signal.SIGTERM)
-        until(lambda: not _listens(service), what="the service listening no more")
+        until(lambda: not service.listens(), what="the service listening no more")
         gate.touch()
         assert service.process.wait(30) == 0
         assert call.result()["value"] == "s"

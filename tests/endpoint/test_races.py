@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import threading
 import time
 import urllib.request
@@ -13,7 +12,6 @@ from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -225,20 +223,11 @@ def test_sigterm_in_a_deletion_leaves_nothing(tmp_path: Path) -> None:
         until(lambda: service.get("status")["endpoints"][0]["status"] == "Deleting", what="the deletion")
         assert service.process
         service.process.send_signal(signal.SIGTERM)
-        until(lambda: not _listens(service), what="the service listening no more")
+        until(lambda: not service.listens(), what="the service listening no more")
         gate.touch()
         assert service.process.wait(30) == 0
         assert not list((tmp_path / "state/instances").iterdir())
         assert call.result()["value"] == "s", "it had its last seconds"
-
-
-def _listens(service: Service) -> bool:
-    url = urlsplit(service.url)
-    try:
-        socket.create_connection((url.hostname or "", url.port or 0), 5).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_calls_of_a_fleet_that_is_replaced_keep_their_time(tmp_path: Path) -> None:

@@ -20,8 +20,6 @@ from tests.image.containers import docker, poll
 from tests.image.registries import (
     EXPIRED,
     GONE,
-    MISSING,
-    PROGRAM,
     Proxy,
     Registry,
     Rule,
@@ -74,8 +72,6 @@ def aws() -> Iterator[MotoServer]:
 
 @pytest.fixture(scope="module")
 def registry(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    if PROGRAM is None:
-        pytest.skip(MISSING)
     with Registry(tmp_path_factory.mktemp("registry"), PASSWORD) as registry:
         yield registry
     # A push leaves its name on the engine, as docker's own does.

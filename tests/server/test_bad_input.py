@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmekit_toolkit.contract.watch import Watch
 from tests.support.framework_models import pytorch_model, sklearn_model, xgboost_model
-from tests.support.server import MODELS, Answer, Server, Standstill, until
+from tests.support.server import MODELS, Answer, Server, until
 
 GOOD = ["good-own", "good-pytorch", "good-sklearn", "good-xgboost"]
 ROW = "1,2,3,4"
@@ -492,11 +493,11 @@ def test_a_body_of_twenty_megabytes_is_answered_and_disturbs_nobody(server: Serv
 def _slowest_ping_until_done(server: Server, large: Future[Answer]) -> float:
     """Ask for others meanwhile; return the seconds of the slowest ping, less those of the machine."""
     slowest = 0.0
-    with Standstill() as machine:
+    with Watch() as watch:
         while not large.done():
             slowest = max(slowest, server.get("/ping").seconds)
             assert server.invoke("good-own", "x").status == 200
-    return slowest - machine.seconds
+    return slowest - watch.lost_s
 
 
 def test_a_text_body_of_twenty_megabytes_with_one_bad_value_names_its_place(server: Server) -> None:

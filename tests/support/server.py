@@ -40,34 +40,6 @@ def until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "th
         time.sleep(0.01)
 
 
-class Standstill:
-    """Adds up how long this process, or the whole machine, stood still: the server did not take that time.
-
-    A context manager; ``seconds`` is complete at its end.
-    """
-
-    seconds = 0.0
-
-    def __enter__(self) -> Standstill:
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        ended, last = False, time.monotonic()
-        while not ended:
-            ended = self._ended.wait(0.01)
-            now = time.monotonic()
-            if now - last > 0.2:
-                self.seconds += now - last
-            last = now
-
-
 @dataclass
 class Answer:
     status: int
@@ -379,7 +351,6 @@ __all__ = [
     "MODELS",
     "Answer",
     "Server",
-    "Standstill",
     "image_environ",
     "image_server",
     "plain_model",
