@@ -26,6 +26,7 @@ import msgspec
 import pytest
 import uvloop
 
+from mmekit.process_table import boot_id, read_row, read_table
 from mmekit_endpoint.definitions import ContainerSpec
 from mmekit_endpoint.errors import LaunchFailed
 from mmekit_endpoint.fleet.launchers import (
@@ -45,7 +46,6 @@ from mmekit_endpoint.fleet.launchers.docker_options import run_options
 from mmekit_endpoint.fleet.launchers.gpus import GpuUse, gpu_use
 from mmekit_endpoint.fleet.launchers.process import ProcessLauncher, RunningProcess, environment
 from mmekit_endpoint.fleet.launchers.process_record import ProcessRecord
-from mmekit_endpoint.fleet.launchers.process_table import boot_id, read_row, read_table
 from mmekit_endpoint.fleet.launchers.state_lock import is_served
 from mmekit_endpoint.fleet.launchers.waiting import finished_or_undone, in_own_thread
 from tests.support.server import until
@@ -498,6 +498,35 @@ time.sleep(600)
             given = order()
             usage = await _usage_when_ready(await local.launch(given), given.folder)
             assert 100 * MIB < usage.memory_bytes < 140 * MIB
+
+    run(main())
+
+
+def test_usage_is_the_same_while_forks_come_and_go(tmp_path: Path, order: Any, program: Any) -> None:
+    source = """
+import os, time
+kept = b"x" * (100 << 20)
+open("pids", "w").write("1")
+while True:
+    children = []
+    for _ in range(4):
+        children.append(os.fork())
+        if not children[-1]:
+            time.sleep(0.02 * len(children))
+            os._exit(0)
+    for pid in children:
+        os.waitpid(pid, 0)
+    time.sleep(0.1)
+"""
+
+    async def main() -> None:
+        async with launcher(tmp_path, program(source)) as local:
+            given = order()
+            running = await local.launch(given)
+            await pids(given.folder)
+            seen = [usage.memory_bytes // MIB for _ in range(100) if (usage := await running.usage())]
+            assert len(seen) == 100
+            assert 100 <= min(seen) <= max(seen) < 140, seen
 
     run(main())
 

@@ -19,17 +19,11 @@ from functools import partial
 from pathlib import Path
 
 from mmekit.process import THREAD_VARIABLES, describe_exit, die_with_parent
+from mmekit.process_table import boot_id, family, family_memory, read_row, read_table
 from mmekit_endpoint.errors import LaunchFailed
 from mmekit_endpoint.fleet.launchers import STOP_TIMEOUT_S, Order, Usage, process_record
 from mmekit_endpoint.fleet.launchers.gpus import gpu_use
 from mmekit_endpoint.fleet.launchers.process_record import TOKEN_VARIABLE, ProcessRecord
-from mmekit_endpoint.fleet.launchers.process_table import (
-    boot_id,
-    family,
-    memory_bytes,
-    read_row,
-    read_table,
-)
 from mmekit_endpoint.fleet.launchers.waiting import finished_or_undone
 
 #: This Python's own mmekit, whether or not its scripts are on PATH.
@@ -202,9 +196,10 @@ class RunningProcess:
             return None
         # What ended and was waited for by nobody of the family is lost from the sum, which must not fall.
         self._cpu_seconds = max(self._cpu_seconds, sum(row.cpu_seconds for row in rows))
+        memory = family_memory(self._process.pid)
         gpu = gpu_use(self._resources.gpus)
         return Usage(
-            sum(map(memory_bytes, rows)),
+            memory.size_bytes if memory else sum(row.resident_bytes for row in rows),
             self._resources.memory_bytes,
             self._cpu_seconds,
             gpu_percent=gpu.percent if gpu else None,

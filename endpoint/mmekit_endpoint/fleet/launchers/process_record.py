@@ -14,13 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from mmekit_endpoint.fleet.launchers.process_table import (
-    ProcessRow,
-    boot_id,
-    has_variable,
-    read_row,
-    read_table,
-)
+from mmekit.process_table import ProcessRow, boot_id, has_variable, read_row, read_table
 
 #: The variable that all processes of an instance inherit; its value is the record's token.
 TOKEN_VARIABLE = "MMEKIT_LOCAL_INSTANCE"

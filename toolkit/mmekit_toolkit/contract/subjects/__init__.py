@@ -89,7 +89,7 @@ class Running(ABC):
 
     @abstractmethod
     def memory_bytes(self) -> int | None:
-        """Return what its processes hold, page cache left out; None where it cannot be read."""
+        """Return what its processes hold, page cache left out; None where it cannot be told."""
 
     @abstractmethod
     def room_bytes(self) -> int | None:

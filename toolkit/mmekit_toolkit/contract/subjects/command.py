@@ -115,8 +115,7 @@ class _Process(Running):
         self._process.terminate()
 
     def memory_bytes(self) -> int | None:
-        family = processes.family(self._process.pid)
-        return memory.of_processes(family) if family else None
+        return memory.of_family(self._process.pid)
 
     def room_bytes(self) -> int | None:
         available = memory.available()

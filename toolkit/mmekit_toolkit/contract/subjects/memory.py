@@ -1,9 +1,10 @@
-"""What processes hold, page cache left out: of a container's control group, or of single processes."""
+"""What processes hold, page cache left out: of a container's control group, or of a family of processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
+
+from mmekit.process_table import family_memory
 
 #: Where control groups and processes are seen.
 _GROUPS = Path("/sys/fs/cgroup")
@@ -37,9 +38,13 @@ def anonymous(stat: dict[str, int]) -> int | None:
     return stat.get("total_rss", stat.get("anon"))
 
 
-def of_processes(pids: Iterable[int]) -> int:
-    """Return what processes hold together, in bytes; what forks have in common counts once."""
-    return sum(_held(pid) for pid in pids)
+def of_family(leader: int) -> int | None:
+    """Return the anonymous memory of a process and all that it has started, in bytes.
+
+    None where the kernel does not say, and where they come and go all the time: any sum is wrong then.
+    """
+    memory = family_memory(leader, "Pss_Anon")
+    return memory.size_bytes if memory and memory.settled else None
 
 
 def available() -> int | None:
@@ -51,17 +56,6 @@ def available() -> int | None:
     except OSError:
         pass  # no Linux
     return None
-
-
-def _held(pid: int) -> int:
-    """Return a process's share of anonymous memory (proc(5), smaps_rollup)."""
-    try:
-        for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss_Anon:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # it has ended since
-    return 0
 
 
 def _counters(text: str) -> dict[str, int]:

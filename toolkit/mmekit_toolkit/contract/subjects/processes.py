@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mmekit import process_table
+
 _PROC = Path("/proc")
 #: The state of a listening socket in /proc/net/tcp (linux/include/net/tcp_states.h).
 _LISTEN = "0A"
@@ -13,31 +15,13 @@ _LISTEN = "0A"
 
 def family(leader: int) -> set[int]:
     """Return a process, its descendants, and all of its session; empty where /proc is missing."""
-    members: set[int] = set()
-    more = {leader}
-    table = dict(_table()) if (_PROC / "self" / "stat").exists() else {}
-    while table and not more <= members:
-        members |= more
-        more = {pid for pid, (parent, session) in table.items() if parent in members or session == leader}
-    return members
+    return {row.pid for row in process_table.family(process_table.read_table(), leader)}
 
 
 def listens(pids: Iterable[int], port: int) -> bool:
     """Return whether one of the processes has a socket that listens on a TCP port."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     return bool(sockets) and any(target in sockets for pid in pids for target in _open_files(pid))
-
-
-def _table() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield pid, parent and session of each process."""
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit():
-            try:
-                text = (entry / "stat").read_text()
-            except OSError:
-                continue  # it has ended since
-            fields = text[text.rindex(")") + 2 :].split()
-            yield int(entry.name), (int(fields[1]), int(fields[3]))
 
 
 def _listening(port: int) -> Iterator[str]:

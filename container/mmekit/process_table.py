@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _PAGE = resource.getpagesize()
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+#: How far two readings of a family's memory may be apart to agree, how often it is read, and how fast.
+_AGREE_BYTES = 8 << 20
+_READINGS, _PAUSE_S = 50, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +76,57 @@ def family(table: dict[int, ProcessRow], leader: int) -> list[ProcessRow]:
     return list(found.values())
 
 
-def memory_bytes(row: ProcessRow) -> int:
-    """Return a process's memory where pages shared by n processes count 1/n in each (PSS).
+class FamilyMemory(NamedTuple):
+    """What a family of processes holds; ``settled``: two readings agreed on it."""
 
-    Else workers forked from one process would count what they share once each. It walks the page
-    tables: a millisecond for each 100 MiB or so. Where the kernel does not say, it is the RSS.
+    size_bytes: int
+    settled: bool
+
+
+def family_memory(leader: int, counter: str = "Pss") -> FamilyMemory | None:
+    """Return the memory of a family; None where there is none of it, or the kernel does not say.
+
+    The counter is one of ``smaps_rollup`` in which pages shared by n processes count 1/n in each: else
+    forks would count what they share once each. The processes are read one after the other. Where one
+    comes or goes meanwhile, what it shares is counted too little or twice, which may be a template of
+    200 MiB; and the pages of one that ends are given back after it can be read no more, before it is a
+    zombie. So a sum counts when all could be read and the sum before it was of the same processes and
+    much the same. Where that never happens, within half a second and more, it is the last sum.
+
+    A reading walks the page tables: a millisecond for each 100 MiB or so.
     """
+    before: dict[int, int | None] = {}
+    total = 0
+    for _ in range(_READINGS):
+        held = {
+            row.pid: _counter_bytes(row.pid, counter)
+            for row in family(read_table(), leader)
+            if not row.zombie
+        }
+        if all(size is None for size in held.values()):
+            return None
+        total = _sum(held)
+        complete = None not in held.values() and held.keys() == before.keys()
+        if complete and abs(total - _sum(before)) <= _AGREE_BYTES:
+            return FamilyMemory(total, settled=True)
+        before = held
+        time.sleep(_PAUSE_S)
+    return FamilyMemory(total, settled=False)
+
+
+def _counter_bytes(pid: int, counter: str) -> int | None:
+    """Return a counter of ``smaps_rollup``, in bytes; None where the process has none (any more)."""
     try:
-        for line in Path(f"/proc/{row.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(counter + ":"):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    return row.resident_bytes
+    return None
+
+
+def _sum(held: dict[int, int | None]) -> int:
+    return sum(size or 0 for size in held.values())
 
 
 def has_variable(pid: int, name: str, value: str) -> bool:
