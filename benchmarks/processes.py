@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmekit.process_table import family_memory
+
 MIB = 1024 * 1024
 _TICKS_S = os.sysconf("SC_CLK_TCK")
 
@@ -55,9 +57,9 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def _status_kib(pid: int, name: str, file: str = "status") -> int:
+def _status_kib(pid: int, name: str) -> int:
     try:
-        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
@@ -196,7 +198,8 @@ class ProcessGroup:
         """Memory of all processes, MiB; see the module's text for what counts."""
         if self.memory is not None:
             return self.memory.used_mib()
-        return sum(_status_kib(pid, "Pss:", "smaps_rollup") for pid in self.pids()) / 1024
+        memory = family_memory(self.pid)
+        return memory.size_bytes / MIB if memory else 0.0
 
     def cpu(self) -> CpuTimes:
         return CpuTimes({pid: cpu_seconds(pid) for pid in self.pids()})

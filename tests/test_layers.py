@@ -41,7 +41,8 @@ FORBIDDEN = {
     "mmekit.worker": ["mmekit.server", "mmekit.http", "mmekit.cli"],
     "mmekit.server": ["mmekit.cli", "mmekit_handlers"],
     "mmekit.engine": ["mmekit.server", "mmekit.http", "mmekit.cli"],
-    # It speaks to containers as SageMaker does; what it shares with them are HTTP, archives and errors.
+    # It speaks to containers as SageMaker does; what it shares with them are HTTP, archives,
+    # errors, and what Linux says of processes.
     "mmekit_endpoint": [
         "mmekit.server",
         "mmekit.worker",

@@ -74,18 +74,26 @@ def child_pids() -> list[int]:
         return []
 
 
-def private_bytes(pid: int | str) -> int:
-    """Return resident memory that a process has written and shares with no other; 0 when it is gone.
+def rollup_bytes(counter: str, pid: int | str = "self") -> int | None:
+    """Return a counter of /proc/PID/smaps_rollup such as ``Pss``, in bytes; None without it.
 
-    It walks the page tables: a millisecond for each 100 MiB or so.
+    It walks the page tables: a millisecond for each 100 MiB or so. Raises PermissionError for a process
+    that may not be looked into, such as another user's (ptrace(2), access mode checking).
     """
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Private_Dirty:"):
+            if line.startswith(counter + ":"):
                 return int(line.split()[1]) * 1024
+    except PermissionError:
+        raise
     except OSError:
         pass
-    return 0
+    return None
+
+
+def private_bytes(pid: int | str) -> int:
+    """Return resident memory that a child has written and shares with no other; 0 when it is gone."""
+    return rollup_bytes("Private_Dirty", pid) or 0
 
 
 def anonymous_bytes(pid: int | str = "self") -> int:

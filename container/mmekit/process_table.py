@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from mmekit.process import rollup_bytes
+
 _PAGE = resource.getpagesize()
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
-#: How far two readings of a family's memory may be apart to agree, how often it is read, and how fast.
+#: How far two readings of a family's memory may be apart to agree. A template's part is far more.
 _AGREE_BYTES = 8 << 20
-_READINGS, _PAUSE_S = 50, 0.01
+#: A reading follows the last one after this. It is given up after so long, and never after fewer.
+_PAUSE_S = 0.01
+_LONGEST_S, _FEWEST = 1.0, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,42 +95,32 @@ def family_memory(leader: int, counter: str = "Pss") -> FamilyMemory | None:
     comes or goes meanwhile, what it shares is counted too little or twice, which may be a template of
     200 MiB; and the pages of one that ends are given back after it can be read no more, before it is a
     zombie. So a sum counts when all could be read and the sum before it was of the same processes and
-    much the same. Where that never happens, within half a second and more, it is the last sum.
-
-    A reading walks the page tables: a millisecond for each 100 MiB or so.
+    much the same. Where that does not happen for a second, it is the last sum.
     """
-    before: dict[int, int | None] = {}
-    total = 0
-    for _ in range(_READINGS):
-        held = {
-            row.pid: _counter_bytes(row.pid, counter)
-            for row in family(read_table(), leader)
-            if not row.zombie
-        }
-        if all(size is None for size in held.values()):
+    until = time.monotonic() + _LONGEST_S
+    readings = 0
+    before: dict[int, int] = {}
+    while True:
+        try:
+            held = {
+                row.pid: rollup_bytes(counter, row.pid)
+                for row in family(read_table(), leader)
+                if not row.zombie
+            }
+        except PermissionError:
             return None
-        total = _sum(held)
-        complete = None not in held.values() and held.keys() == before.keys()
-        if complete and abs(total - _sum(before)) <= _AGREE_BYTES:
+        known = {pid: size for pid, size in held.items() if size is not None}
+        if not known:
+            return None
+        total = sum(known.values())
+        same = before.keys() == held.keys() == known.keys()
+        if same and abs(total - sum(before.values())) <= _AGREE_BYTES:
             return FamilyMemory(total, settled=True)
-        before = held
+        readings += 1
+        if readings >= _FEWEST and time.monotonic() > until:
+            return FamilyMemory(total, settled=False)
+        before = known
         time.sleep(_PAUSE_S)
-    return FamilyMemory(total, settled=False)
-
-
-def _counter_bytes(pid: int, counter: str) -> int | None:
-    """Return a counter of ``smaps_rollup``, in bytes; None where the process has none (any more)."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith(counter + ":"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def _sum(held: dict[int, int | None]) -> int:
-    return sum(size or 0 for size in held.values())
 
 
 def has_variable(pid: int, name: str, value: str) -> bool:

@@ -191,15 +191,16 @@ class RunningProcess:
             pass  # nobody is left in it
 
     def _measure(self) -> Usage | None:
+        memory = family_memory(self._process.pid)
         rows = [row for row in family(read_table(), self._process.pid) if not row.zombie]
         if not rows:
             return None
         # What ended and was waited for by nobody of the family is lost from the sum, which must not fall.
         self._cpu_seconds = max(self._cpu_seconds, sum(row.cpu_seconds for row in rows))
-        memory = family_memory(self._process.pid)
         gpu = gpu_use(self._resources.gpus)
         return Usage(
-            memory.size_bytes if memory else sum(row.resident_bytes for row in rows),
+            # Where the kernel does not say what forks share, that counts in each.
+            sum(row.resident_bytes for row in rows) if memory is None else memory.size_bytes,
             self._resources.memory_bytes,
             self._cpu_seconds,
             gpu_percent=gpu.percent if gpu else None,

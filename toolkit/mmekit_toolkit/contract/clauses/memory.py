@@ -52,7 +52,7 @@ def _come_and_go(bench: Bench) -> tuple[int, int]:
     models = _load_telling(bench, before)
     held = _memory(bench) - before
     answers = [bench.unload(model) for model in models]
-    left = bench.running.memory_bytes()  # at once: it is to be free already
+    left = bench.running.memory_bytes()  # before anything else is asked: it is to be free
     if any(not answer.ok or is_loaded(bench, model) for answer, model in zip(answers, models, strict=True)):
         raise Skipped(f"it needs a model that is gone; its unload was answered with {answers[-1].status}")
     stays = _told(left) - before
@@ -86,8 +86,8 @@ def _memory(bench: Bench) -> int:
 def _told(memory_bytes: int | None) -> int:
     if memory_bytes is None:
         raise Skipped(
-            "what the server's processes use cannot be told: this machine does not say, or they come and go "
-            "all the time"
+            "what the server's processes use cannot be told: this machine does not say, they are another "
+            "user's, or they come, go and grow all the time"
         )
     return memory_bytes
 

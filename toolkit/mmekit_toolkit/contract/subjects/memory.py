@@ -41,7 +41,7 @@ def anonymous(stat: dict[str, int]) -> int | None:
 def of_family(leader: int) -> int | None:
     """Return the anonymous memory of a process and all that it has started, in bytes.
 
-    None where the kernel does not say, and where they come and go all the time: any sum is wrong then.
+    None where the kernel does not say, and where it never holds still: any sum is wrong then.
     """
     memory = family_memory(leader, "Pss_Anon")
     return memory.size_bytes if memory and memory.settled else None
