@@ -198,8 +198,7 @@ class ProcessGroup:
         """Memory of all processes, MiB; see the module's text for what counts."""
         if self.memory is not None:
             return self.memory.used_mib()
-        memory = family_memory(self.pid)
-        return memory.size_bytes / MIB if memory else 0.0
+        return (family_memory(self.pid).size_bytes or 0) / MIB
 
     def cpu(self) -> CpuTimes:
         return CpuTimes({pid: cpu_seconds(pid) for pid in self.pids()})

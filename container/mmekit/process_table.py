@@ -14,9 +14,7 @@ from mmekit.process import rollup_bytes
 _PAGE = resource.getpagesize()
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
-#: How far two readings of a family's memory may be apart to agree. A template's part is far more.
-_AGREE_BYTES = 8 << 20
-#: A reading follows the last one after this. It is given up after so long, and never after fewer.
+#: A reading follows one that does not count after this. It ends after so long, and never after fewer.
 _PAUSE_S = 0.01
 _LONGEST_S, _FEWEST = 1.0, 5
 
@@ -35,6 +33,8 @@ class ProcessRow:
     resident_bytes: int
     #: It has ended; its parent has not asked for its status yet.
     zombie: bool
+    #: It is past the point where it gives its memory back, which it does before it is a zombie.
+    ending: bool
 
 
 def read_row(pid: int) -> ProcessRow | None:
@@ -53,6 +53,7 @@ def read_row(pid: int) -> ProcessRow | None:
         cpu_seconds=sum(map(int, fields[11:15])) / _TICKS_PER_S,
         resident_bytes=int(fields[21]) * _PAGE,
         zombie=fields[0] in (b"Z", b"X"),
+        ending=fields[20] == b"0",
     )
 
 
@@ -81,46 +82,46 @@ def family(table: dict[int, ProcessRow], leader: int) -> list[ProcessRow]:
 
 
 class FamilyMemory(NamedTuple):
-    """What a family of processes holds; ``settled``: two readings agreed on it."""
+    """What a family of processes holds."""
 
-    size_bytes: int
+    #: Those that have not ended.
+    rows: list[ProcessRow]
+    #: None where the kernel does not say.
+    size_bytes: int | None
+    #: Nobody came or went meanwhile. Else the size may be wrong by what forks share.
     settled: bool
 
 
-def family_memory(leader: int, counter: str = "Pss") -> FamilyMemory | None:
-    """Return the memory of a family; None where there is none of it, or the kernel does not say.
+def family_memory(leader: int, counter: str = "Pss") -> FamilyMemory:
+    """Return the memory of a family.
 
     The counter is one of ``smaps_rollup`` in which pages shared by n processes count 1/n in each: else
     forks would count what they share once each. The processes are read one after the other. Where one
     comes or goes meanwhile, what it shares is counted too little or twice, which may be a template of
-    200 MiB; and the pages of one that ends are given back after it can be read no more, before it is a
-    zombie. So a sum counts when all could be read and the sum before it was of the same processes and
-    much the same. Where that does not happen for a second, it is the last sum.
+    200 MiB; and one that ends can be read no more while its pages still count. So a sum counts when all
+    could be read and the same were there afterwards. Where that does not happen for a second, it is the
+    last sum.
     """
     until = time.monotonic() + _LONGEST_S
     readings = 0
-    before: dict[int, int] = {}
     while True:
+        rows = _living(leader)
         try:
-            held = {
-                row.pid: rollup_bytes(counter, row.pid)
-                for row in family(read_table(), leader)
-                if not row.zombie
-            }
+            held = {row.pid: rollup_bytes(counter, row.pid) for row in rows}
         except PermissionError:
-            return None
+            return FamilyMemory(rows, None, settled=False)
         known = {pid: size for pid, size in held.items() if size is not None}
         if not known:
-            return None
-        total = sum(known.values())
-        same = before.keys() == held.keys() == known.keys()
-        if same and abs(total - sum(before.values())) <= _AGREE_BYTES:
-            return FamilyMemory(total, settled=True)
+            return FamilyMemory(rows, None, settled=False)
+        settled = known.keys() == held.keys() == {row.pid for row in _living(leader) if not row.ending}
         readings += 1
-        if readings >= _FEWEST and time.monotonic() > until:
-            return FamilyMemory(total, settled=False)
-        before = known
+        if settled or (readings >= _FEWEST and time.monotonic() > until):
+            return FamilyMemory(rows, sum(known.values()), settled)
         time.sleep(_PAUSE_S)
+
+
+def _living(leader: int) -> list[ProcessRow]:
+    return [row for row in family(read_table(), leader) if not row.zombie]
 
 
 def has_variable(pid: int, name: str, value: str) -> bool:

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from mmekit.process import THREAD_VARIABLES, describe_exit, die_with_parent
-from mmekit.process_table import boot_id, family, family_memory, read_row, read_table
+from mmekit.process_table import boot_id, family_memory, read_row
 from mmekit_endpoint.errors import LaunchFailed
 from mmekit_endpoint.fleet.launchers import STOP_TIMEOUT_S, Order, Usage, process_record
 from mmekit_endpoint.fleet.launchers.gpus import gpu_use
@@ -191,8 +191,7 @@ class RunningProcess:
             pass  # nobody is left in it
 
     def _measure(self) -> Usage | None:
-        memory = family_memory(self._process.pid)
-        rows = [row for row in family(read_table(), self._process.pid) if not row.zombie]
+        rows, size_bytes, _ = family_memory(self._process.pid)
         if not rows:
             return None
         # What ended and was waited for by nobody of the family is lost from the sum, which must not fall.
@@ -200,7 +199,7 @@ class RunningProcess:
         gpu = gpu_use(self._resources.gpus)
         return Usage(
             # Where the kernel does not say what forks share, that counts in each.
-            sum(row.resident_bytes for row in rows) if memory is None else memory.size_bytes,
+            sum(row.resident_bytes for row in rows) if size_bytes is None else size_bytes,
             self._resources.memory_bytes,
             self._cpu_seconds,
             gpu_percent=gpu.percent if gpu else None,

@@ -87,7 +87,7 @@ def _told(memory_bytes: int | None) -> int:
     if memory_bytes is None:
         raise Skipped(
             "what the server's processes use cannot be told: this machine does not say, they are another "
-            "user's, or they come, go and grow all the time"
+            "user's, or they come and go all the time"
         )
     return memory_bytes
 

@@ -44,7 +44,7 @@ def of_family(leader: int) -> int | None:
     None where the kernel does not say, and where it never holds still: any sum is wrong then.
     """
     memory = family_memory(leader, "Pss_Anon")
-    return memory.size_bytes if memory and memory.settled else None
+    return memory.size_bytes if memory.settled else None
 
 
 def available() -> int | None:
