@@ -14,7 +14,7 @@ from mmekit.process import rollup_bytes
 _PAGE = resource.getpagesize()
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
-#: A reading follows one that does not count after this. It ends after so long, and never after fewer.
+#: After a reading that does not count comes another, after this; the last one after so long and so many.
 _PAUSE_S = 0.01
 _LONGEST_S, _FEWEST = 1.0, 5
 
@@ -33,7 +33,7 @@ class ProcessRow:
     resident_bytes: int
     #: It has ended; its parent has not asked for its status yet.
     zombie: bool
-    #: It is past the point where it gives its memory back, which it does before it is a zombie.
+    #: It has let go of its memory, which the kernel may still be giving back; then it is a zombie.
     ending: bool
 
 
