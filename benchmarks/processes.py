@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmekit.process_table import family_memory
+from mmekit.process_table import family, family_memory, read_table
 
 MIB = 1024 * 1024
 _TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -63,20 +63,6 @@ def _status_kib(pid: int, name: str) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
-
-
-def _descendants(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            parent = _status_kib(int(entry.name), "PPid:")
-            children.setdefault(parent, []).append(int(entry.name))
-    found, waiting = [], [root]
-    while waiting:
-        pid = waiting.pop()
-        found.append(pid)
-        waiting += children.get(pid, [])
-    return found
 
 
 # --- the memory control group --------------------------------------------------------------------
@@ -192,7 +178,9 @@ class ProcessGroup:
 
     def pids(self) -> list[int]:
         """All living processes, also those whose parent has ended where there is a control group."""
-        return self.memory.pids() if self.memory is not None else _descendants(self.pid)
+        if self.memory is not None:
+            return self.memory.pids()
+        return [row.pid for row in family(read_table(), self.pid)]
 
     def used_mib(self) -> float:
         """Memory of all processes, MiB; see the module's text for what counts."""

@@ -84,16 +84,17 @@ def rollup_bytes(counter: str, pid: int | str = "self") -> int | None:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith(counter + ":"):
                 return int(line.split()[1]) * 1024
-    except PermissionError:
-        raise
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         pass
     return None
 
 
 def private_bytes(pid: int | str) -> int:
-    """Return resident memory that a child has written and shares with no other; 0 when it is gone."""
-    return rollup_bytes("Private_Dirty", pid) or 0
+    """Return resident memory that a process has written and shares with no other; 0 where nothing tells."""
+    try:
+        return rollup_bytes("Private_Dirty", pid) or 0
+    except OSError:
+        return 0  # it has made itself undumpable, or become another user's
 
 
 def anonymous_bytes(pid: int | str = "self") -> int:

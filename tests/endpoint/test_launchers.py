@@ -48,6 +48,7 @@ from mmekit_endpoint.fleet.launchers.process import ProcessLauncher, RunningProc
 from mmekit_endpoint.fleet.launchers.process_record import ProcessRecord
 from mmekit_endpoint.fleet.launchers.state_lock import is_served
 from mmekit_endpoint.fleet.launchers.waiting import finished_or_undone, in_own_thread
+from tests.support.forks import coming_and_going
 from tests.support.server import until
 
 MIB = 1024 * 1024
@@ -503,21 +504,7 @@ time.sleep(600)
 
 
 def test_usage_is_the_same_while_forks_come_and_go(tmp_path: Path, order: Any, program: Any) -> None:
-    source = """
-import os, time
-kept = b"x" * (100 << 20)
-open("pids", "w").write("1")
-while True:
-    children = []
-    for _ in range(4):
-        children.append(os.fork())
-        if not children[-1]:
-            time.sleep(0.02 * len(children))
-            os._exit(0)
-    for pid in children:
-        os.waitpid(pid, 0)
-    time.sleep(0.3)
-"""
+    source = coming_and_going(100, "open('pids', 'w').write('1')")
 
     async def main() -> None:
         async with launcher(tmp_path, program(source)) as local:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Self
 
+from mmekit.process_table import family, read_table
 from tests.support.server import until
 from tests.support.wire import Reply, request, talk
 
@@ -113,12 +114,12 @@ class Engine:
 
     def close(self) -> None:
         """Ask it to stop, then end whatever of its session or of its workers is left."""
-        family = self._family()
+        known = self._family()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(self.patience_s)
-        for pid in family | self._session():
+        for pid in known | self._family():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
@@ -126,26 +127,9 @@ class Engine:
     #: How long a server may take to stop by itself.
     patience_s: ClassVar[float] = 10
 
-    def _session(self) -> set[int]:
-        found = set()
-        for name in os.listdir("/proc"):
-            with contextlib.suppress(OSError):
-                if name.isdigit() and os.getsid(int(name)) == self.process.pid:
-                    found.add(int(name))
-        return found
-
     def _family(self) -> set[int]:
-        """All processes below it: workers may have sessions of their own."""
-        parents: dict[int, int] = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                with contextlib.suppress(OSError):
-                    fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-                    parents[int(name)] = int(fields[1])
-        family = {self.process.pid}
-        while more := {pid for pid, parent in parents.items() if parent in family} - family:
-            family |= more
-        return family
+        """Its session and all below it: workers may have sessions of their own."""
+        return {row.pid for row in family(read_table(), self.process.pid)}
 
     # --- what it says ------------------------------------------------------------------------
 

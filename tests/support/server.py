@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmekit.process_table import family, read_table
+
 MODELS = Path(__file__).parent.parent / "models"
 IMAGE_CODE = Path(__file__).parent / "image_code"
 COMMAND = Path(sysconfig.get_path("scripts")) / "mmekit"
@@ -28,7 +30,7 @@ COMMAND = Path(sysconfig.get_path("scripts")) / "mmekit"
 _FOREIGN = ("SAGEMAKER_", "MMEKIT_", "OMP_", "MAX_CONTENT_LENGTH")
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "the condition") -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "the condition") -> Any:
     """Poll until the condition is true and return its value; fails the test after a while."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -164,7 +166,7 @@ class Server:
         """Stop, and fail if that takes long or leaves a process of the server's behind."""
         assert self.process
         self._pool.shutdown(wait=False, cancel_futures=True)
-        family = self.family()
+        known = self.family()
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
             time.sleep(0)
@@ -181,20 +183,11 @@ class Server:
             self._reader.join(30)
             assert self.process.stderr
             self.process.stderr.close()
-        until(lambda: not [pid for pid in family if _alive(pid)], 20, f"all of {family} ending")
+        until(lambda: not [pid for pid in known if _alive(pid)], 20, f"all of {known} ending")
 
     def family(self) -> set[int]:
-        """The server's process and all below it."""
-        parents: dict[int, int] = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                with contextlib.suppress(OSError):
-                    fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-                    parents[int(name)] = int(fields[1])
-        family = {self.pid}
-        while more := {pid for pid, parent in parents.items() if parent in family} - family:
-            family |= more
-        return family
+        """The server's process, all below it, and all of its session."""
+        return {row.pid for row in family(read_table(), self.pid)}
 
     def template_pid(self) -> int:
         """The template's process: the oldest that runs the template module. 0: there is none."""

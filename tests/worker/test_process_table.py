@@ -13,31 +13,15 @@ import pytest
 
 from mmekit import process_table
 from mmekit.process_table import family_memory
+from tests.support.forks import coming_and_going
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what processes hold")
 
 MIB = 1 << 20
 
-#: A template of 200 MiB, and what it forks: each child shares the template, and ends soon.
-FORKS = """
-import os, time
-held = b"x" * (200 << 20)
-print("ready", flush=True)
-while True:
-    children = []
-    for _ in range(4):
-        children.append(os.fork())
-        if children[-1] == 0:
-            time.sleep(0.02 * len(children))
-            os._exit(0)
-    for pid in children:
-        os.waitpid(pid, 0)
-    time.sleep(0.3)
-"""
-
 
 def test_forks_that_come_and_go_change_nothing() -> None:
-    command = [sys.executable, "-c", FORKS]
+    command = [sys.executable, "-c", coming_and_going(200, "print('ready', flush=True)")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -76,15 +60,21 @@ def test_the_last_sum_is_told_where_it_never_settles(leader: int, monkeypatch: p
     assert time.monotonic() - began >= 1.0
 
 
-def test_one_that_may_not_be_looked_into_leaves_nothing_to_tell(
-    leader: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(counter: str, pid: int) -> int:
-        raise PermissionError(13, "Permission denied")
+#: Asks as nobody.
+_ASKS = """
+import os, sys
+from mmekit.process import private_bytes
+from mmekit.process_table import family_memory
+leader = int(sys.argv[1])
+os.setuid(65534)
+print(private_bytes(leader), len(family_memory(leader).rows), *family_memory(leader)[1:])
+"""
 
-    monkeypatch.setattr(process_table, "rollup_bytes", refuse)
-    rows, size_bytes, settled = family_memory(leader)
-    assert (len(rows), size_bytes, settled) == (2, None, False)
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_one_that_may_not_be_looked_into_leaves_nothing_to_tell(leader: int) -> None:
+    done = subprocess.run([sys.executable, "-c", _ASKS, str(leader)], capture_output=True, text=True)
+    assert done.stdout == "0 2 None False\n", done.stderr
 
 
 def test_a_family_that_has_ended_holds_nothing() -> None:
