@@ -13,15 +13,16 @@ import subprocess
 import sysconfig
 import tarfile
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
+
+from tests.support.server import until
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "mmekit"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -30,16 +31,6 @@ IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/any:latest"
 
 #: Variables of the surrounding shell that would change what a service or a client does.
 _FOREIGN = ("SAGEMAKER_", "MMEKIT_", "AWS_", "STUB_", "OMP_")
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "the condition") -> Any:
-    """Poll until the condition is true and return its value; fails the test after a while."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"{what} did not come true within {timeout_s} s")
 
 
 def archive(files: Mapping[str, bytes | str]) -> bytes:

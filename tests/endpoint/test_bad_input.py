@@ -19,7 +19,8 @@ from botocore.exceptions import ClientError
 
 from mmekit_endpoint.client import invoke
 from tests.endpoint.flaky_store import FlakyStore
-from tests.endpoint.service import COMMAND, Service, archive, stub_model, until
+from tests.endpoint.service import COMMAND, Service, archive, stub_model
+from tests.support.server import until
 
 
 def _tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:

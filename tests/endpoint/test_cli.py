@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.endpoint.sdk.client import KEY, Outside, environ
-from tests.endpoint.service import IMAGE, ROLE, Service, stub_model, until
+from tests.endpoint.service import IMAGE, ROLE, Service, stub_model
+from tests.support.server import until
 
 
 class Cli:

@@ -15,7 +15,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.endpoint.callers import Callers
-from tests.endpoint.service import Service, stub_model, until
+from tests.endpoint.service import Service, stub_model
+from tests.support.server import until
 
 
 def _loads(journal: Path, target: str) -> int:

@@ -26,7 +26,7 @@ from tests.endpoint.control import (
     variant,
     without_metadata,
 )
-from tests.endpoint.service import until
+from tests.support.server import until
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.endpoint.control import (
     variant,
     workers_of,
 )
-from tests.endpoint.service import until
+from tests.support.server import until
 
 
 def test_sagemakers_operations_are_answered_while_moto_is_imported(tmp_path: Path) -> None:

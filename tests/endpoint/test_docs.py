@@ -22,8 +22,9 @@ from mmekit_endpoint.command import local
 from mmekit_endpoint.fleet.views import EndpointView
 from mmekit_endpoint.telemetry import cloudwatch, prometheus
 from mmekit_endpoint.telemetry.statistics import Statistics
-from tests.endpoint.service import COMMAND, Service, until
+from tests.endpoint.service import COMMAND, Service
 from tests.endpoint.telemetry import endpoint_view, instance_view, model_view
+from tests.support.server import until
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = ROOT / "endpoint" / "mmekit_endpoint"

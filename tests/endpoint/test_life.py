@@ -12,7 +12,8 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.endpoint.service import IMAGE, ROLE, Service, stub_model, until
+from tests.endpoint.service import IMAGE, ROLE, Service, stub_model
+from tests.support.server import until
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

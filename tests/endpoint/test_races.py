@@ -18,7 +18,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.endpoint.flaky_store import FlakyStore
-from tests.endpoint.service import PROGRAMS, Service, stub_model, until
+from tests.endpoint.service import PROGRAMS, Service, stub_model
+from tests.support.server import until
 
 
 def _stubs(service: Service) -> list[psutil.Process]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.endpoint.service import Service, stub_model, until
+from tests.endpoint.service import Service, stub_model
+from tests.support.server import until
 
 
 def test_a_model_stays_on_one_instance_and_models_spread_over_all(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
-from tests.endpoint.service import Service, archive, until
+from tests.endpoint.service import Service, archive
+from tests.support.server import until
 
 PIECES = json.dumps({"pieces": ["one", "two", "three"], "pause_s": 0.05}).encode()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.endpoint.service import IMAGE, ROLE, Service, stub_model, until
+from tests.endpoint.service import IMAGE, ROLE, Service, stub_model
+from tests.support.server import until
 
 
 class Caller:

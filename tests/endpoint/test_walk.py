@@ -20,8 +20,9 @@ import xgboost  # noqa: F401  # left out where the models' framework is missing 
 from botocore.exceptions import ClientError
 
 from tests.endpoint.object_store import ObjectStore, Unavailable
-from tests.endpoint.service import COMMAND, IMAGE, Service, until
+from tests.endpoint.service import COMMAND, IMAGE, Service
 from tests.endpoint.walk import Trained, walk, xgboost_model
+from tests.support.server import until
 
 pytestmark = pytest.mark.timeout(300)
 

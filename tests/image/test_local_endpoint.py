@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.endpoint.service import PROGRAMS, ROLE, Service, archive, stub_model, until
+from tests.endpoint.service import PROGRAMS, ROLE, Service, archive, stub_model
 from tests.endpoint.walk import walk
 from tests.image.containers import build, docker
+from tests.support.server import until
 
 MIB = 1024 * 1024
 BASE = "python:3.11-slim-bookworm"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.endpoint.service import until
+from tests.support.server import until
 from tests.toolkit.command_template import template
 
 MMEKIT = Path(sysconfig.get_path("scripts")) / "mmekit"

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.endpoint.service import Service, stub_model, until
+from tests.endpoint.service import Service, stub_model
+from tests.support.server import until
 from tests.toolkit.deploy.conftest import Mmekit
 from tests.toolkit.deploy.proxy import Answer, Proxy
 

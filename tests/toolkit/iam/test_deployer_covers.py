@@ -11,7 +11,8 @@ import pytest
 
 from mmekit_toolkit.aws.clients import Aws
 from mmekit_toolkit.images.ecr_repository import EcrRepository
-from tests.endpoint.service import Service, stub_model, until
+from tests.endpoint.service import Service, stub_model
+from tests.support.server import until
 from tests.toolkit.commands import Mmekit, described, local
 from tests.toolkit.iam_evaluation import allows, demands, shown
 from tests.toolkit.moto_server import MotoServer

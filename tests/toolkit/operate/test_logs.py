@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.endpoint.service import ROLE, Service, stub_model, until
+from tests.endpoint.service import ROLE, Service, stub_model
+from tests.support.server import until
 from tests.toolkit.commands import Mmekit, local
 from tests.toolkit.moto_server import MotoServer
 

@@ -15,7 +15,8 @@ import pytest
 
 from mmekit import __version__
 from tests.endpoint.object_store import ObjectStore
-from tests.endpoint.service import Service, stub_model, until
+from tests.endpoint.service import Service, stub_model
+from tests.support.server import until
 from tests.toolkit.commands import MMEKIT, Mmekit, described
 from tests.toolkit.cutting_proxy import CuttingProxy
 

@@ -11,7 +11,8 @@ import pytest
 
 from mmekit_toolkit.aws.clients import Aws
 from mmekit_toolkit.operate import metrics, snapshot
-from tests.endpoint.service import ROLE, Service, stub_model, until
+from tests.endpoint.service import ROLE, Service, stub_model
+from tests.support.server import until
 from tests.toolkit.commands import Mmekit, local
 from tests.toolkit.moto_server import MotoServer
 
