@@ -1,7 +1,7 @@
 # `make` lists the targets. `make test` and `make demo` need nothing but Python 3.11 on the machine.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install check format test demo dist image-cpu image-gpu image-test mms mms-test endpoint-test toolkit-test sabotage-test bench clean
+.PHONY: help install check format test fuzz demo dist image-cpu image-gpu image-test mms mms-test endpoint-test toolkit-test sabotage-test bench clean
 
 # The environment that the targets use; ENV=build/wheel is one with the built wheel (CI).
 ENV ?= .venv
@@ -93,6 +93,9 @@ format: $(ENV)/.installed ## rewrite the sources as `make check` wants them
 
 test: $(ENV)/.installed ## the tests that need no container engine, Java or AWS's clients
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(ENV)/.installed ## the property tests with new examples; `make test` has the same each time
+	$(BIN)/python -m pytest -m 'hypothesis and not image' --hypothesis-profile=new $(ARGS)
 
 demo: $(ENV)/.installed ## three models trained, served, compared with their frameworks
 	$(BIN)/python examples/demo/demo.py

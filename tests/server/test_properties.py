@@ -161,7 +161,6 @@ steps = st.lists(st.tuples(st.sampled_from(sorted(VERBS)), st.sampled_from(NAMES
 @settings(
     max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
 )
 @given(st.lists(steps, min_size=3, max_size=3))
 def test_any_order_of_calls_gives_answers_or_named_errors(
