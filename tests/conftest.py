@@ -1,11 +1,13 @@
-"""For all tests: chance is the same in each run, Ctrl-C reaches what they start, missing frameworks skip."""
+"""For all tests: chance and surroundings are the same everywhere, Ctrl-C arrives, missing frameworks skip."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +20,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("same", hypothesis.settings.get_profile("new"), derandomize=True)
 hypothesis.settings.load_profile("same")
+
+#: What a machine's variables begin with that clients of AWS and drawings on a terminal heed.
+FOREIGN = ("AWS_", "COLUMNS", "FORCE_COLOR", "TTY_")
 
 #: Extras of the package and what examples bring. The base install has none of them: on Pythons that are
 #: tested without frameworks, files that import one at their top are left out.
@@ -70,6 +75,22 @@ def pytest_runtest_setup() -> None:
     # Networks draw their first weights, before fixtures of the test are made too.
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def surroundings() -> Iterator[None]:
+    """No account of this machine, no proxy of it for its own servers, no wish of it for colours."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+            patch.delenv(name)
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            patch.setenv(name, os.devnull)
+        # A client without keys would ask the network for those of a machine at EC2.
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name in ("no_proxy", "NO_PROXY"):
+            others = [os.environ[name]] if os.environ.get(name) else []
+            patch.setenv(name, ",".join([*others, "127.0.0.1", "localhost"]))
+        yield
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

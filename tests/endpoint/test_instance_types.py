@@ -8,14 +8,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import moto
 import psutil
 import pytest
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
 
 from mmekit_endpoint.fleet.instance_types import DEFAULT_VOLUME_BYTES, GB, GIB, instance_type, resources
 
-_MODEL = botocore.session.Session().get_service_model("sagemaker")
+#: Without a session, which would want the profile that this machine may name.
+_MODEL = ServiceModel(Loader().load_service_model("sagemaker", "service-2"))
 NAMES: list[str] = _MODEL.shape_for("ProductionVariantInstanceType").enum
 
 

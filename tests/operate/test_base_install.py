@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -55,7 +56,8 @@ def test_the_list_of_commands_is_whole_and_imports_none_of_them() -> None:
         "atexit.register(lambda: print(*sys.modules, file=sys.stderr)); main()"
     )
     command = [sys.executable, "-c", program, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    wide = {**os.environ, "COLUMNS": "110"}  # a command is a line
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=wide)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.partition("Commands:\n")[2].splitlines()
     assert {line.split()[0] for line in lines} == set(main.list_commands(click.Context(main)))

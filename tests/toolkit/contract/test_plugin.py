@@ -30,10 +30,13 @@ def session(tmp_path: Path) -> Session:
     def run(*arguments: str, sabotage: str | None = None, **files: str) -> subprocess.CompletedProcess[str]:
         for name, text in files.items():
             (tmp_path / name.replace("__", ".")).write_text(text)
+        # Options are those of the test: not of this machine's variables, or of a file in a folder above.
+        (tmp_path / "pytest.ini").touch()
+        given = {k: v for k, v in environment(sabotage).items() if not k.startswith("PYTEST_")}
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments],
+            [sys.executable, "-m", "pytest", "-rA", "--color=no", "-p", "no:cacheprovider", *arguments],
             cwd=tmp_path,
-            env={**environment(sabotage), "COLUMNS": "300"},
+            env={**given, "COLUMNS": "300"},
             capture_output=True,
             text=True,
             timeout=100,
@@ -128,6 +131,7 @@ def test_that_waits(mme_container):
     time.sleep(60)
 """
     (tmp_path / "test_own.py").write_text(own)
+    (tmp_path / "pytest.ini").touch()
     script = f"echo $$ > {tmp_path}/pid; exec {shlex.join(STAND_IN)}"
     command = f"--mme-contract-command=sh -c {shlex.quote(script)}"
     done = subprocess.run(
