@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,13 +31,12 @@ class MotoServer:
         self.url = ""
         self._extra = environ
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the server
+        # Appended to: the server shares the position with whoever reads here.
+        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115  # closed with the server
 
     def __enter__(self) -> MotoServer:
-        port = _free_port()
-        self.url = f"http://127.0.0.1:{port}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", "0"],
             env={**_clean(), "MOTO_ACCOUNT_ID": ACCOUNT, **self._extra},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -105,6 +104,11 @@ class MotoServer:
         )
 
     def _answers(self) -> bool:
+        # It says where it listens: of ports that were found free for it, another process may take one.
+        told = re.search(r"Running on (http://127\.0\.0\.1:\d+)", self.log)
+        if told is None:
+            return False
+        self.url = told[1]
         try:
             with urllib.request.urlopen(f"{self.url}/moto-api/data.json", timeout=2) as answer:
                 return bool(answer.status == 200)
@@ -122,9 +126,3 @@ def _session() -> Any:
 
 def _clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

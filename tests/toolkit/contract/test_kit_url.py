@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mmekit_toolkit.contract import probe
+from tests.support.mms import free_port
 from tests.support.server import Server, until
 from tests.toolkit.contract.kit_runs import COMMAND, contract, environment, program
 
@@ -118,9 +119,7 @@ def test_an_address_where_nothing_listens_is_told(tmp_path: Path) -> None:
 
 def test_what_a_server_broke_before_it_ended_is_told(tmp_path: Path) -> None:
     source = program(tmp_path, "if path == '/ping': os._exit(9)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, source], env=environment(SAGEMAKER_BIND_TO_PORT=str(port)), stdout=subprocess.DEVNULL
     )

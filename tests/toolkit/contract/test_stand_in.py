@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from mmekit_toolkit.contract import probe
+from tests.support.mms import free_port
 
 HERE = Path(__file__).parent
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -25,9 +25,7 @@ ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 class StandIn:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sabotage", "serve"],
             env={"PYTHONPATH": str(HERE), "SAGEMAKER_BIND_TO_PORT": str(self.port)},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from mmekit.process import THREAD_VARIABLES, describe_exit, die_with_parent
@@ -28,6 +30,10 @@ from mmekit_endpoint.fleet.launchers.waiting import finished_or_undone
 
 #: This Python's own mmekit, whether or not its scripts are on PATH.
 _MMEKIT = [sys.executable, "-c", "from mmekit.cli import main; main(prog_name='mmekit')"]
+
+#: Below those that the kernel gives to whoever asks for any (ip(7), ip_local_port_range): a program opens its
+#: port only a while after it was told. Multi Model Server takes none from 32767 on.
+_PORTS = range(20000, 32000)
 
 #: Variables of the service's own shell that would change what a server does.
 _SERVER_PREFIXES = ("SAGEMAKER_", "MMEKIT_", "MMS_")
@@ -99,18 +105,19 @@ class ProcessLauncher:
         raise LaunchFailed(f"The program {self._program} is in none of the folders of PATH.")
 
     def _take_port(self) -> int:
-        """Return a port of loopback that is free now and that no other instance was given.
-
-        The program opens it a moment later. In between the kernel gives it to others only by chance: it
-        draws from some 28,000.
-        """
-        while True:
+        """Return a port of loopback that is free now and that no other instance was given."""
+        first = random.randrange(len(_PORTS))  # another service begins elsewhere
+        for port in chain(_PORTS[first:], _PORTS[:first]):
+            if port in self._ports:
+                continue
             with socket.socket() as sock:
-                sock.bind(("127.0.0.1", 0))
-                port: int = sock.getsockname()[1]
-            if port not in self._ports:
-                self._ports.add(port)
-                return port
+                try:
+                    sock.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            self._ports.add(port)
+            return port
+        raise LaunchFailed(f"No port of loopback is free between {_PORTS.start} and {_PORTS.stop}.")
 
     def _forget(self, instance_id: str, port: int) -> None:
         self._running.pop(instance_id, None)
