@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -92,10 +93,13 @@ def test_many_archives_are_unpacked_at_once(server: Server, room: Path) -> None:
     assert unpacked(room) == []
 
 
+#: No other run and no other program has made it.
+ESCAPED = Path("/tmp", f"escaped-from-archive-{uuid.uuid4().hex}")
+
 HOSTILE = {
     "escapes.mar": archive_bytes("zip", [*model_files().items(), ("../escaped", b"x")]),
     "escapes.tar": archive_bytes("tar", [*model_files().items(), ("../../escaped", b"x")]),
-    "absolute.tar.gz": archive_bytes("tar.gz", [*model_files().items(), ("/tmp/escaped-from-archive", b"x")]),
+    "absolute.tar.gz": archive_bytes("tar.gz", [*model_files().items(), (str(ESCAPED), b"x")]),
     "link.tar": ended(tar_bytes([*model_files().items(), (tar_info("passwd", b"2"), b"")])),
     "hardlink.tar": ended(tar_bytes([*model_files().items(), (tar_info("passwd", b"1"), b"")])),
     "device.tar": ended(tar_bytes([*model_files().items(), (tar_info("null", b"3"), b"")])),
@@ -121,7 +125,7 @@ def test_an_archive_not_to_be_trusted_is_refused_and_nothing_is_written(
     assert unpacked(room) == []
     assert tree(room / "store").keys() == before
     assert not (room / "escaped").exists()
-    assert not Path("/tmp/escaped-from-archive").exists()
+    assert not ESCAPED.exists()
     assert "hostile" not in server.models()
 
 

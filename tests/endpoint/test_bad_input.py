@@ -9,6 +9,7 @@ import json
 import subprocess
 import tarfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def _bomb() -> bytes:
     return gzip.compress(raw.getvalue(), 9)
 
 
+#: No other run and no other program has made it.
+ESCAPED = Path("/tmp", f"escaped-{uuid.uuid4().hex}")
+
 #: Archives that are not taken, and what the error says of them.
 ARCHIVES = {
     "plain_text": (b"this is no archive", "gzip-compressed tar file"),
@@ -55,7 +59,7 @@ ARCHIVES = {
     "cut_off": (archive({"value": "v" * 10000})[:-20], "damaged or incomplete"),
     "gzip_of_text": (gzip.compress(b"this is no tar"), "cannot be used"),
     "traversal": (archive({"../../escaped": "e"}), "cannot be used"),
-    "absolute": (archive({"/tmp/escaped": "e"}), "cannot be used"),
+    "absolute": (archive({str(ESCAPED): "e"}), "cannot be used"),
     "link": (_link(), "cannot be used"),
     "bomb": (_bomb(), "more than 20971520 bytes"),
 }
@@ -121,7 +125,7 @@ def test_an_archive_that_cannot_be_used(service: Service, name: str) -> None:
     assert ARCHIVES[name][1] in error["Message"]
     assert f"{name}.tar.gz" in error["Message"]
     assert not list(service.state.glob("**/*escaped*"))
-    assert not Path("/tmp/escaped").exists()
+    assert not ESCAPED.exists()
 
 
 @pytest.mark.parametrize(

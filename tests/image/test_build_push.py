@@ -56,9 +56,20 @@ GOOD = f'FROM {BASE}\n{LABELS}\nEXPOSE 8080\nCOPY server.py /\nENTRYPOINT ["pyth
 @pytest.fixture(scope="module", autouse=True)
 def tidy(engine: None) -> Iterator[None]:
     """Remove what the tests named; layers that they share with other images stay."""
+    _tidy_up()  # after an earlier run that was killed
     yield
-    names = docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-    ours = [name for name in names if "mmekit-test-toolkit" in name]
+    _tidy_up()
+
+
+def _tidy_up() -> None:
+    listed = docker("images", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}")
+    ours = {
+        f"{repository}@{digest}" if tag == "<none>" else f"{repository}:{tag}"
+        for repository, tag, digest in map(str.split, listed.splitlines())
+        if "mmekit-test-toolkit" in repository
+    }
+    if left := {container for name in ours for container in containers(name).split()}:
+        docker("rm", "--force", "--volumes", *left)
     if ours:
         docker("rmi", "--force", *ours)
     docker("image", "prune", "--force", "--filter", "label=mmekit-test-toolkit")
@@ -225,7 +236,8 @@ def test_without_a_dockerfile_five_lines_of_one_are_shown(tmp_path: Path) -> Non
 
 
 def test_ctrl_c_ends_docker_too(tmp_path: Path) -> None:
-    text = f"FROM {BASE}\nRUN echo begun; sleep 300\n"
+    step = f"sleep 300; : {tmp_path}"  # of no other run
+    text = f"FROM {BASE}\nRUN echo begun; {step}\n"
     process = subprocess.Popen(
         [MMEKIT, "build", folder(tmp_path, text), "--tag", "mmekit-test-toolkit-slow:1.0"],
         stdin=subprocess.DEVNULL,
@@ -241,7 +253,7 @@ def test_ctrl_c_ends_docker_too(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
     assert "the build was interrupted" in out
-    poll(lambda: "sleep 300" not in docker("ps", "--no-trunc"), 30, "the step's container to end")
+    poll(lambda: step not in docker("ps", "--no-trunc"), 30, "the step's container to end")
 
 
 @pytest.mark.parametrize("arguments", [("build", "--tag", "churn:1.0"), ("push", "churn:1.0")])

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import http.client
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ MIB = 1024 * 1024
 BASE = "python:3.11-slim-bookworm"
 STUB = "mmekit-test:launcher-stub"
 LABEL = "com.amazonaws.sagemaker.capabilities.multi-models"
+#: A part of the names of containers: an earlier run that was killed may have left some.
+RUN = secrets.token_hex(4)
 
 STUB_SOURCE = """
 import http.server, json, os, signal, socket, sys, time
@@ -130,7 +133,7 @@ async def launcher(
     tmp_path: Path, service: str = "one", stop_timeout_s: float = 10
 ) -> AsyncIterator[RememberingLauncher]:
     """A launcher whose containers are removed at the end."""
-    local = RememberingLauncher(tmp_path / "state", service, stop_timeout_s)
+    local = RememberingLauncher(tmp_path / "state", f"{service}-{RUN}", stop_timeout_s)
     try:
         yield local
     finally:
@@ -220,7 +223,7 @@ def test_a_container_has_the_instance_types_limits_and_labels(stub: str, order: 
             assert labels.pop("host")
             assert labels == {
                 "state": str(tmp_path / "state"),
-                "service": "one",
+                "service": f"one-{RUN}",
                 "endpoint": "churn",
                 "variant": "AllTraffic",
                 "instance": "i-1",
@@ -467,14 +470,16 @@ def test_clean_removes_what_a_killed_service_left_and_nothing_else(
         with open(tmp_path / "held" / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             earlier = [
-                DockerLauncher(tmp_path / state, "earlier", 1) for state in ("state", "held", "dead", "gone")
+                DockerLauncher(tmp_path / state, f"earlier-{RUN}", 1)
+                for state in ("state", "held", "dead", "gone")
             ]
             left = [await launcher.launch(order(number)) for number, launcher in enumerate(earlier)]
             async with launcher(tmp_path, "now") as local:
                 await local.launch(order(9))
-                removed = {name for name in await local.clean() if name.startswith("churn-AllTraffic-")}
-                assert removed == {f"churn-AllTraffic-i-{number}-earlier" for number in (0, 2, 3)}
-                assert containers(tmp_path) == ["churn-AllTraffic-i-1-earlier", "churn-AllTraffic-i-9-now"]
+                removed = {name for name in await local.clean() if name.endswith(RUN)}
+                assert removed == {f"churn-AllTraffic-i-{number}-earlier-{RUN}" for number in (0, 2, 3)}
+                left_alone = [f"churn-AllTraffic-i-{name}-{RUN}" for name in ("1-earlier", "9-now")]
+                assert containers(tmp_path) == left_alone
             for running in left:
                 await running.stop()
             for one in earlier:

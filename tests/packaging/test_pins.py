@@ -101,7 +101,8 @@ def gpu_packages() -> dict[str, str]:
         )
     except subprocess.TimeoutExpired:
         pytest.skip("the package index took over 100 s")
-    if re.search("error sending request|dns error|HTTP status server error|timed out", done.stderr):
+    trouble = "error (sending request|decoding response body)|dns error|status server error|429 Too|timed out"
+    if re.search(trouble, done.stderr):
         pytest.skip(f"no package index can be reached: {done.stderr.strip()[-300:]}")
     assert done.returncode == 0, done.stderr
     return dict(line.split("==") for line in done.stdout.split())

@@ -8,6 +8,8 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import joblib
@@ -191,11 +193,17 @@ def test_an_empty_folder_is_no_model(tmp_path: Path, names: tuple[str, ...]) -> 
         artifact.inspect(tmp_path)
 
 
-def test_a_folder_that_cannot_be_read_says_who_cannot_read_what(tmp_path: Path) -> None:
-    folder(tmp_path, "model.pkl").chmod(0o755)
-    (tmp_path / "model.pkl").chmod(0)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(0o755)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user reaches; pytest's own are below folders that it alone may enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
+def test_a_folder_that_cannot_be_read_says_who_cannot_read_what(open_folder: Path) -> None:
+    folder(open_folder, "model.pkl")
+    (open_folder / "model.pkl").chmod(0)
     program = (
         "import os, sys\n"
         "from mmekit import artifact, errors\n"
@@ -204,9 +212,9 @@ def test_a_folder_that_cannot_be_read_says_who_cannot_read_what(tmp_path: Path) 
         "except errors.InvalidModel as error: sys.stdout.write(error.message)\n"
     )
     said = subprocess.run(
-        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program, open_folder], capture_output=True, text=True, check=True, timeout=60
     )
-    assert f"{tmp_path / 'model.pkl'}: Permission denied (the server runs as user " in said.stdout
+    assert f"{open_folder / 'model.pkl'}: Permission denied (the server runs as user " in said.stdout
 
 
 @pytest.mark.parametrize(
