@@ -167,15 +167,15 @@ _BATCHES = (
 )
 
 _SLOW = (
-    load("slow", response_timeout=1),
+    load("slow", response_timeout=5),
     invoke("slow", "0", name="in-time"),
-    invoke("slow", "3", name="late").differing(
+    invoke("slow", "15", name="late").differing(
         "late-answers",
         status=504,
         reason="Gateway Timeout",
         code=504,
         type="PredictionTimeoutException",
-        message="Model slow did not answer within 1 s and its worker was replaced "
+        message="Model slow did not answer within 5 s and its worker was replaced "
         "(the response_timeout that it was registered with).",
     ),
     invoke("slow", "0", name="alive-after-late"),
