@@ -13,16 +13,20 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# How long an example takes says more of the machine than of the code. A test that passed fails only after
-# a change: `make test` tries the same examples each time, `make fuzz` new ones.
+# How long an example takes says more of the machine than of the code. `make test` tries the same examples as
+# long as the code is the same, `make fuzz` new ones, in CI too.
 hypothesis.settings.register_profile(
-    "new", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "new",
+    deadline=None,
+    derandomize=False,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile("same", hypothesis.settings.get_profile("new"), derandomize=True)
 hypothesis.settings.load_profile("same")
 
-#: What a machine's variables begin with that clients of AWS and drawings on a terminal heed.
-FOREIGN = ("AWS_", "COLUMNS", "FORCE_COLOR", "TTY_")
+#: What a machine's variables begin with that clients of AWS, drawings on a terminal and pytest inside a test
+#: heed.
+FOREIGN = ("AWS_", "COLUMNS", "FORCE_COLOR", "TTY_", "PY_COLORS", "PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 #: Extras of the package and what examples bring. The base install has none of them: on Pythons that are
 #: tested without frameworks, files that import one at their top are left out.
@@ -72,7 +76,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    # Networks draw their first weights, before fixtures of the test are made too.
+    # Before the test's fixtures are made: networks draw their first weights.
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
 
@@ -87,9 +91,9 @@ def surroundings() -> Iterator[None]:
             patch.setenv(name, os.devnull)
         # A client without keys would ask the network for those of a machine at EC2.
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
         for name in ("no_proxy", "NO_PROXY"):
-            others = [os.environ[name]] if os.environ.get(name) else []
-            patch.setenv(name, ",".join([*others, "127.0.0.1", "localhost"]))
+            patch.setenv(name, f"{others},127.0.0.1,localhost".lstrip(","))
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import stat
 import tarfile
 import zipfile
@@ -81,3 +82,8 @@ def model_files(name: str = "echo", handler: str = "service.py:handle") -> dict[
         "    return [bytes(row.get('body') or b'') for row in data]\n"
     )
     return {"service.py": code.encode(), "MAR-INF/MANIFEST.json": manifest.encode()}
+
+
+def noise(size: int) -> bytes:
+    """Return bytes that cannot be compressed, the same each time: some would begin like a pickle."""
+    return random.Random(0).randbytes(size)

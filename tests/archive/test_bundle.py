@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pty
-import random
 import re
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from mmekit.cli import main
 from mmekit_toolkit.archive import bundle
 from mmekit_toolkit.archive.signature import Signature, Tensor
 from tests.archive.models import checked, folder, sklearn_bytes, xgboost_bytes
+from tests.archive.support import noise
 from tests.support.server import COMMAND, until
 
 MODEL: dict[str, bytes | str] = {"model.ubj": xgboost_bytes()}
@@ -58,11 +58,6 @@ def packed(*arguments: str | Path, cwd: Path) -> Path:
     done = pack(*arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd / done.stdout.strip()
-
-
-def noise(size: int) -> bytes:
-    """Bytes that cannot be compressed, the same each time: some begin like a pickle, which is a fault."""
-    return random.Random(0).randbytes(size)
 
 
 def contents(path: Path) -> dict[str, bytes]:

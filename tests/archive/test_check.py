@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import random
 import subprocess
 import tarfile
 import zipfile
@@ -28,7 +27,7 @@ from tests.archive.models import (
     told,
     xgboost_bytes,
 )
-from tests.archive.support import tar_info, zip_bytes
+from tests.archive.support import noise, tar_info, zip_bytes
 from tests.support.server import COMMAND
 
 MODEL = {"model.ubj": xgboost_bytes()}
@@ -39,11 +38,6 @@ def run(*arguments: str | Path, cwd: Path | None = None, **environ: str) -> subp
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, cwd=cwd, env={**os.environ, **environ}
     )
-
-
-def noise(size: int) -> bytes:
-    """Bytes that cannot be compressed, the same each time: some begin like a pickle."""
-    return random.Random(0).randbytes(size)
 
 
 # --- what would be loaded

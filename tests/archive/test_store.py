@@ -335,8 +335,7 @@ class _Site(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+def site() -> Iterator[str]:
     archive = archive_bytes("zip", model_files().items())
     handler = type("Site", (_Site,), {"release": threading.Event(), "archive": archive})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import random
 import stat
 import struct
 import subprocess
@@ -28,6 +27,7 @@ from tests.archive.support import (
     MIB,
     archive_bytes,
     ended,
+    noise,
     tar_bytes,
     tar_info,
     tree,
@@ -459,7 +459,7 @@ def test_an_archive_with_any_byte_changed_is_unpacked_or_refused(tmp_path: Path,
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
 def test_content_that_was_changed_is_noticed(tmp_path: Path, form: str) -> None:
     # Stored as it is: there is no redundancy.
-    content = bytearray(archive_bytes(form, [("a", random.Random(0).randbytes(5000))]))
+    content = bytearray(archive_bytes(form, [("a", noise(5000))]))
     content[2000] ^= 1
     assert "damaged" in refused(tmp_path, bytes(content))
 
@@ -531,8 +531,7 @@ print([path.name for path in room.iterdir()])
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_full_disk_is_out_of_resources_and_is_given_back(tmp_path: Path, form: str) -> None:
-    noise = random.Random(0).randbytes(100_000)
-    archive = written(tmp_path, archive_bytes(form, [("a", noise), ("b", bytes(MIB))]))
+    archive = written(tmp_path, archive_bytes(form, [("a", noise(100_000)), ("b", bytes(MIB))]))
     room = tmp_path / "room"
     room.mkdir()
     script = f'mount -t tmpfs -o size=512k tmpfs {room} && exec "$@"'

@@ -30,7 +30,7 @@ ROLE = "arn:aws:iam::123456789012:role/any"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/any:latest"
 
 #: Variables of the surrounding shell that would change what a service or a client does.
-_FOREIGN = ("SAGEMAKER_", "MMEKIT_", "AWS_", "STUB_", "OMP_")
+_FOREIGN = ("SAGEMAKER_", "MMEKIT_", "STUB_", "OMP_")
 
 
 def archive(files: Mapping[str, bytes | str]) -> bytes:

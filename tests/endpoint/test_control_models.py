@@ -227,7 +227,12 @@ def engine() -> Iterator[str]:
 def test_an_image_without_the_label_is_refused_for_multi_model(tmp_path: Path) -> None:
     with (
         engine() as host,
-        control_plane(tmp_path, "--launcher", "docker", environment={"DOCKER_HOST": host}) as plane,
+        control_plane(
+            tmp_path,
+            "--launcher",
+            "docker",
+            environment={"DOCKER_HOST": host, "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""},
+        ) as plane,
     ):
         client = plane.client("sagemaker")
         bad = multi_model(Image="bad:1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import random
 import shutil
 import threading
 import time
@@ -88,7 +88,7 @@ def test_ranges_are_read_before_and_after(plane: ControlPlane, s3: Any) -> None:
 
 
 def test_uploads_in_parts_and_copies_stay(plane: ControlPlane, s3: Any) -> None:
-    data = os.urandom(11 * MIB)
+    data = random.Random(0).randbytes(11 * MIB)
     config = TransferConfig(multipart_threshold=5 * MIB, multipart_chunksize=5 * MIB)
     s3.upload_fileobj(io.BytesIO(data), "bucket", "large", Config=config)
     etag = s3.head_object(Bucket="bucket", Key="large")["ETag"]

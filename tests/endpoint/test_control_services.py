@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -48,7 +49,10 @@ def test_logs_keep_events(plane: ControlPlane) -> None:
     logs.create_log_group(logGroupName="/aws/sagemaker/Endpoints/e")
     names = {"logGroupName": "/aws/sagemaker/Endpoints/e", "logStreamName": "v/i-1"}
     logs.create_log_stream(**names)
-    logs.put_log_events(**names, logEvents=[{"timestamp": 1_790_000_000_000, "message": "hello"}])
+    now_ms = int(time.time() * 1000)  # events of more than 14 days ago are dropped
+    logs.put_log_events(**names, logEvents=[{"timestamp": now_ms, "message": "hello"}])
+    (event,) = logs.get_log_events(**names)["events"]
+    assert (event["timestamp"], event["message"]) == (now_ms, "hello")
     groups = logs.describe_log_groups()["logGroups"]
     assert [group["logGroupName"] for group in groups] == ["/aws/sagemaker/Endpoints/e"]
 

@@ -712,6 +712,8 @@ def test_an_engine_that_does_not_answer_in_time_is_none(
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        for name in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+            monkeypatch.delenv(name, raising=False)
 
         async def main() -> None:
             with pytest.raises(LaunchFailed, match="timed out"):

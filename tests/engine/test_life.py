@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +51,6 @@ def test_a_second_signal_ends_at_once_what_does_not_stop() -> None:
         for pid in server.family() - {server.pid}:
             os.kill(pid, signal.SIGSTOP)
         server.signal(signal.SIGTERM)
-        time.sleep(0.2)  # two that come together are one
         server.signal(signal.SIGINT)
         assert server.wait() == 0
 

@@ -88,7 +88,7 @@ def test_every_input_type_predicts_what_torch_predicts(
 ) -> None:
     handler, model = served(folder)
     written, _ = answer(handler, model, Request(body, content_type))
-    np.testing.assert_allclose(json.loads(written), expected, rtol=1e-6)
+    np.testing.assert_allclose(json.loads(written), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,6 @@ def test_without_a_terminal_a_layer_is_a_line(capsys: pytest.CaptureFixture[str]
 
 
 def test_on_a_terminal_a_layer_is_a_bar_until_it_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)  # rich's own
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     main, side = pty.openpty()

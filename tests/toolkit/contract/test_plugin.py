@@ -30,13 +30,12 @@ def session(tmp_path: Path) -> Session:
     def run(*arguments: str, sabotage: str | None = None, **files: str) -> subprocess.CompletedProcess[str]:
         for name, text in files.items():
             (tmp_path / name.replace("__", ".")).write_text(text)
-        # Options are those of the test: not of this machine's variables, or of a file in a folder above.
+        # Options are those of the test, and not of a file in a folder above.
         (tmp_path / "pytest.ini").touch()
-        given = {k: v for k, v in environment(sabotage).items() if not k.startswith("PYTEST_")}
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-rA", "--color=no", "-p", "no:cacheprovider", *arguments],
             cwd=tmp_path,
-            env={**given, "COLUMNS": "300"},
+            env={**environment(sabotage), "COLUMNS": "300"},
             capture_output=True,
             text=True,
             timeout=100,

@@ -31,8 +31,8 @@ from mmekit_endpoint.fleet.launchers.waiting import finished_or_undone
 #: This Python's own mmekit, whether or not its scripts are on PATH.
 _MMEKIT = [sys.executable, "-c", "from mmekit.cli import main; main(prog_name='mmekit')"]
 
-#: Below those that the kernel gives to whoever asks for any (ip(7), ip_local_port_range): a program opens its
-#: port only a while after it was told. Multi Model Server takes none from 32767 on.
+#: Below those that Linux, unless told otherwise, gives to whoever asks for any (ip(7), ip_local_port_range):
+#: a program opens its port only a while after it was told. Multi Model Server takes none from 32767 on.
 _PORTS = range(20000, 32000)
 
 #: Variables of the service's own shell that would change what a server does.
