@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mmekit import process
 from mmekit.choice import ImageCode
@@ -107,14 +109,15 @@ class _Supervisor:
         # Java is started by a command that ends at once: it becomes a child of this process.
         process.become_subreaper()
         command = [sys.executable, "-m", "mmekit.engine.start"]
-        self._group = subprocess.Popen(command, env=dict(environ), start_new_session=True).pid
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signal_number, self._signalled)
-        signal.signal(signal.SIGALRM, self._give_up)
-        for _ in received:
-            self._signalled()
-        status = self._wait()
-        signal.alarm(0)
+        with _wakeups() as woken:
+            self._group = subprocess.Popen(command, env=dict(environ), start_new_session=True).pid
+            for signal_number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(signal_number, self._signalled)
+            signal.signal(signal.SIGALRM, self._give_up)
+            for _ in received:
+                self._signalled()
+            status = self._wait(woken)
+            signal.alarm(0)
         self._kill_group()
         if self._stopping:
             return 0
@@ -146,9 +149,38 @@ class _Supervisor:
         except ProcessLookupError:
             pass
 
-    def _wait(self) -> int:
+    def _wait(self, woken: socket.socket) -> int:
         """Reap children and orphans until the starting process has ended; return its wait status."""
         while True:
-            pid, status = os.wait()
-            if pid == self._group:
-                return status
+            woken.recv(4096)
+            while (ended := _reap()) is not None:
+                pid, status = ended
+                if pid == self._group:
+                    return status
+
+
+@contextlib.contextmanager
+def _wakeups() -> Iterator[socket.socket]:
+    """Give a socket that gets a byte for each signal, that of an ended child too.
+
+    os.wait() would sleep on where the kernel has another thread take a signal, as it does with the second
+    of two that come together.
+    """
+    woken, waker = socket.socketpair()
+    with woken, waker:
+        waker.setblocking(False)
+        before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler it writes nothing
+        try:
+            yield woken
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+def _reap() -> tuple[int, int] | None:
+    """Return id and wait status of a child that has ended; None where there is none."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (pid, status) if pid else None
