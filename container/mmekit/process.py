@@ -10,6 +10,7 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 #: linux/prctl.h
@@ -152,6 +153,18 @@ def close_descriptors_except(keep: set[int]) -> None:
                 os.close(number)
             except OSError:
                 pass  # the descriptor of the listing itself
+
+
+def reap() -> Iterator[tuple[int, int]]:
+    """Collect the children that have ended, orphans among them; give id and status of wait(2) of each."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
 
 
 def describe_exit(wait_status: int) -> str:

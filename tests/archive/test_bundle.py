@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from mmekit_toolkit.archive.signature import Signature, Tensor
 from tests.archive.models import checked, folder, sklearn_bytes, xgboost_bytes
 from tests.archive.support import noise
 from tests.support.server import COMMAND, until
+from tests.support.terminal import drawn
 
 MODEL: dict[str, bytes | str] = {"model.ubj": xgboost_bytes()}
 ROW = "31,40000,3,180\n"
@@ -185,14 +185,10 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is_and_none_of_it_is_the_result(tm
         env={**os.environ, "TERM": "xterm"},  # CI's own may be "dumb", which has no bars
     )
     os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # EIO: the other side is closed
-        while data := os.read(ours, 65536):
-            shown += data
-    os.close(ours)
+    shown = drawn(ours)
     out, _ = process.communicate(timeout=60)
     assert re.fullmatch(r"churn-[0-9a-f]{12}\.tar\.gz\n", out)
-    assert b"packing churn" in shown
+    assert "packing churn" in shown
 
 
 def test_ctrl_c_leaves_nothing_and_says_so(tmp_path: Path) -> None:

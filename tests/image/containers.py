@@ -36,6 +36,11 @@ def docker(*arguments: str, timeout_s: float = 120, check: bool = True, text: st
     return done.stdout.strip()
 
 
+def containers(which: str) -> set[str]:
+    """Return the ids of containers, ended ones too, by a filter of docker's."""
+    return set(docker("ps", "--all", "--quiet", "--filter", which).split())
+
+
 def build(folder: Path, *arguments: str) -> None:
     """Build an image with ``docker build``, or with what MMEKIT_DOCKER_BUILD names in its place."""
     command = shlex.split(os.environ.get("MMEKIT_DOCKER_BUILD", "docker build"))

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tests.archive.models import folder, sklearn_bytes, xgboost_bytes
-from tests.image.containers import docker
+from tests.image.containers import containers, docker
 from tests.support.server import COMMAND
 
 #: An image without Python.
+_OURS = "label=mmekit=archive-check"
 _NO_PYTHON = "FROM scratch\nCOPY Dockerfile /Dockerfile\n"
 
 
@@ -29,16 +30,11 @@ def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return report
 
 
-def containers() -> set[str]:
-    listed = docker("ps", "--all", "--quiet", "--filter", "label=mmekit=archive-check", timeout_s=60)
-    return set(listed.split())
-
-
 @pytest.fixture(autouse=True)
 def no_container_is_left(engine: None) -> Iterator[None]:
-    before = containers()  # those of an earlier run that was killed
+    before = containers(_OURS)  # those of an earlier run that was killed
     yield
-    assert containers() <= before
+    assert containers(_OURS) <= before
 
 
 def test_a_model_that_the_image_can_load_has_no_faults(image: str, tmp_path: Path) -> None:

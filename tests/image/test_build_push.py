@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from mmekit_toolkit.images import docker_build
-from tests.image.containers import docker, poll
+from tests.image.containers import containers, docker, poll
 from tests.image.registries import (
     EXPIRED,
     GONE,
@@ -64,17 +64,22 @@ def tidy(engine: None) -> Iterator[None]:
 
 
 def _tidy_up() -> None:
-    listed = docker("images", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}")
-    ours = {
-        f"{repository}@{digest}" if tag == "<none>" else f"{repository}:{tag}"
-        for repository, tag, digest in map(str.split, listed.splitlines())
-        if "mmekit-test-toolkit" in repository
-    }
-    if left := {container for name in ours for container in containers(name).split()}:
+    ours = images("mmekit-test-toolkit")
+    if left := {container for name in ours for container in containers(f"ancestor={name}")}:
         docker("rm", "--force", "--volumes", *left)
     if ours:
         docker("rmi", "--force", *ours)
     docker("image", "prune", "--force", "--filter", "label=mmekit-test-toolkit")
+
+
+def images(repository: str) -> set[str]:
+    """Return the names of the engine's images whose repository has this in it: by digest where no tag is."""
+    listed = docker("images", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}")
+    return {
+        f"{name}@{digest}" if tag == "<none>" else f"{name}:{tag}"
+        for name, tag, digest in map(str.split, listed.splitlines())
+        if repository in name
+    }
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +93,8 @@ def registry(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with Registry(tmp_path_factory.mktemp("registry"), PASSWORD) as registry:
         yield registry
     # A push leaves its name on the engine, as docker's own does.
-    pushed = docker("images", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}")
-    for repository, tag, digest in map(str.split, pushed.splitlines()):
-        if repository.startswith(f"{registry.host}/"):
-            docker("rmi", f"{repository}@{digest}" if tag == "<none>" else f"{repository}:{tag}")
+    for name in images(f"{registry.host}/"):
+        docker("rmi", name)
 
 
 @pytest.fixture
@@ -112,10 +115,6 @@ def folder(path: Path, dockerfile: str, models_status: int = 200) -> Path:
     (path / "Dockerfile").write_text(dockerfile)
     (path / "server.py").write_text(f"MODELS = {models_status}\n{SERVER}")
     return path
-
-
-def containers(image: str) -> str:
-    return docker("ps", "--all", "--quiet", "--filter", f"ancestor={image}")
 
 
 def commands_with(text: str) -> list[bytes]:
@@ -162,7 +161,7 @@ def test_an_image_on_top_of_mmekits_own_passes_every_check(image: str, tmp_path:
     assert {line.split()[0] for line in checks} == {"ok"}
     assert "/ping is 200" in checks[-1]
     assert re.search(rf"FROM \S*{re.escape(image)}", done.stderr), "docker's own output is passed on"
-    assert containers(name) == ""
+    assert not containers(f"ancestor={name}")
 
 
 @pytest.mark.usefixtures("builder")
@@ -221,7 +220,7 @@ def test_a_fault_is_named_with_what_to_do_and_nothing_keeps_running(name: str, t
     for text in expected:
         assert text in done.stdout
     assert f"{tag} is built, but SageMaker could not host it" in done.stderr
-    assert containers(tag) == ""
+    assert not containers(f"ancestor={tag}")
 
 
 @pytest.mark.usefixtures("builder")

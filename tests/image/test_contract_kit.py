@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmekit_toolkit.contract.clauses import CLAUSES
-from tests.image.containers import build, docker
+from tests.image.containers import build, containers, docker
 from tests.toolkit.contract.grades import grades
 from tests.toolkit.contract.kit import Report, contract
 from tests.toolkit.contract.sabotage.all import SABOTAGES
@@ -20,6 +20,7 @@ from tests.toolkit.contract.sabotage.all import SABOTAGES
 SABOTAGE = Path(__file__).parent.parent / "toolkit" / "contract" / "sabotage"
 
 LABEL = "com.amazonaws.sagemaker.capabilities."
+OURS = "label=mmekit.contract"
 MULTI_MODELS, BIND_TO_PORT = f"--label={LABEL}multi-models=true", f"--label={LABEL}accept-bind-to-port=true"
 
 #: Runs of the kit at a time: they wait more than they work.
@@ -74,11 +75,7 @@ Run = Callable[[str], Report]
 @pytest.fixture(scope="module")
 def left_before(engine: None) -> set[str]:
     """Containers of the kit that an earlier run, which was killed, has left on the engine."""
-    return containers()
-
-
-def containers() -> set[str]:
-    return set(docker("ps", "--all", "--quiet", "--filter", "label=mmekit.contract").split())
+    return containers(OURS)
 
 
 @pytest.fixture(scope="module")
@@ -144,4 +141,4 @@ def test_a_container_that_breaks_one_clause_is_named_by_that_one(subject: str, k
 
 def test_no_container_is_left(kit: Run, left_before: set[str]) -> None:
     """After all others: pytest runs a file's tests in their order."""
-    assert containers() <= left_before
+    assert containers(OURS) <= left_before

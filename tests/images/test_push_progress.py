@@ -7,6 +7,7 @@ import pytest
 
 from mmekit_toolkit.images.push_bars import PushBars
 from mmekit_toolkit.images.push_progress import PushProgress
+from tests.support.terminal import drawn
 
 #: As an engine of version 20.10 sends them.
 EVENTS = [
@@ -49,19 +50,7 @@ def test_on_a_terminal_a_layer_is_a_bar_until_it_has_arrived(monkeypatch: pytest
         with PushBars("mmekit push") as shown:
             for event in EVENTS:
                 shown.event(event)
-    drawn = _read_to_the_end(main)
-    os.close(main)
-    assert "/300.0 kB" in drawn
+    said = drawn(main)
+    assert "/300.0 kB" in said
     for line in LINES:
-        assert line in drawn
-
-
-def _read_to_the_end(terminal: int) -> str:
-    """Return all that was drawn on a terminal that nobody has open: one read may give a part of it."""
-    drawn = b""
-    try:
-        while part := os.read(terminal, 65536):
-            drawn += part
-    except OSError:
-        pass  # Linux ends such a terminal with EIO
-    return drawn.decode()
+        assert line in said

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.terminal import drawn
+
 #: Runs a command as ``mmekit build`` runs docker's; its exit code is 1 for an explained failure.
 PROGRAM = """\
 import sys
@@ -25,16 +27,10 @@ def on_a_terminal(tmp_path: Path, builder: str) -> str:
     with (tmp_path / "stdout").open("wb") as stdout:
         done = subprocess.run(command, stdin=side, stdout=stdout, stderr=side, timeout=60)
     os.close(side)
-    said = b""
-    try:
-        while part := os.read(main, 65536):
-            said += part
-    except OSError:
-        pass  # Linux ends a terminal that nobody has open with EIO
-    os.close(main)
+    said = drawn(main)
     assert done.returncode == 1
     assert (tmp_path / "stdout").read_bytes() == b"", "stdout is for results"
-    return said.decode()
+    return said
 
 
 def test_buildx_draws_on_the_terminal_itself(tmp_path: Path) -> None:

@@ -153,8 +153,7 @@ class _Supervisor:
         """Reap children and orphans until the starting process has ended; return its wait status."""
         while True:
             woken.recv(4096)
-            while (ended := _reap()) is not None:
-                pid, status = ended
+            for pid, status in process.reap():
                 if pid == self._group:
                     return status
 
@@ -175,12 +174,3 @@ def _wakeups() -> Iterator[socket.socket]:
             yield woken
         finally:
             signal.set_wakeup_fd(before)
-
-
-def _reap() -> tuple[int, int] | None:
-    """Return id and wait status of a child that has ended; None where there is none."""
-    try:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return (pid, status) if pid else None

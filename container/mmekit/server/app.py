@@ -154,13 +154,7 @@ class Server:
 
     def _reap(self) -> None:
         """Collect all children that ended: workers, the template, and orphans of models' code."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in process.reap():
             self.fleet.reaped(pid, status)
 
     async def _start_models(self) -> int:

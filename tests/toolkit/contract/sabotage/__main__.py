@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from urllib.parse import parse_qsl, urlsplit
@@ -68,13 +69,25 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing: callers see the answers."""
 
 
+#: How long a port that others have is waited for: less than the kit waits for /ping.
+FREE_AFTER_S = 20
+
+
 class Server(ThreadingHTTPServer):
     """Takes as many connections at once as a platform may open."""
 
     request_queue_size = 512
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's looks the host's name up
+        # Another run of the tests may have a fixed port, for some seconds.
+        until = time.monotonic() + FREE_AFTER_S
+        while True:
+            try:
+                return TCPServer.server_bind(self)  # HTTPServer's looks the host's name up
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def handle_error(self, *_: object) -> None:
         """Say nothing: callers may leave at any time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import time
@@ -14,9 +13,6 @@ from .registry import breaks
 
 #: Longer than the platform waits for /ping, which is 2 s.
 SLOW_S = 3
-
-#: How long a port that others have is waited for: less than the kit waits for /ping.
-FREE_AFTER_S = 20
 
 
 @breaks("starts-with-serve")
@@ -32,21 +28,7 @@ class IgnoresThePortVariable(Container):
     """Listens on 8080, whatever the platform says."""
 
     def port(self, environ: dict[str, str]) -> int:
-        # Another run of the tests may be at it, for some seconds.
-        until = time.monotonic() + FREE_AFTER_S
-        while not _is_free(8080) and time.monotonic() < until:
-            time.sleep(0.1)
         return 8080
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-    return True
 
 
 @breaks("sigterm")
