@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -95,6 +96,27 @@ def test_an_answer_that_drips_ends_at_the_deadline(begin: bytes) -> None:
         ask(dripping(begin), timeout_s=0.5)
     assert raised.value.why == "no complete answer within 0.5 s"
     assert time.monotonic() - began < 30
+
+
+def test_an_answer_that_ends_in_a_reset_leaves_no_connection() -> None:
+    def resets(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nab")
+        time.sleep(0.2)  # its head is read by now: the body fails
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    before = _open_sockets()
+    with pytest.raises(Unanswered) as raised:
+        ask(resets)
+    assert raised.value.why  # held, as by a check's verdict: with it are the frames of the exchange
+    assert not _open_sockets() - before
+
+
+def _open_sockets() -> set[str]:
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own
+            found.add(os.readlink(path))
+    return {name for name in found if name.startswith("socket:")}
 
 
 def test_a_check_whose_time_is_over_is_skipped_since_nothing_is_known() -> None:

@@ -152,8 +152,8 @@ def _ask(
     try:
         known = {name: value for name, value in headers.items() if value}
         connection.request(method, target, body, known)
-        answer = connection.getresponse()
-        return answer.status, answer.read(), answer.getheader("Content-Type")
+        with connection.getresponse() as answer:
+            return answer.status, answer.read(), answer.getheader("Content-Type")
     except http.client.HTTPException as error:
         raise ConnectionError(f"the server broke off its answer ({error!r})") from error
     finally:

@@ -288,9 +288,9 @@ def _exchange(
                 connection.send(request.body)
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused before it was read to its end: the answer says why, if there is one
-        reply = connection.getresponse()
-        headers = {name.lower(): value for name, value in reply.getheaders()}
-        body = reply.read()
+        with connection.getresponse() as reply:  # it has the socket where the answer ends with the connection
+            headers = {name.lower(): value for name, value in reply.getheaders()}
+            body = reply.read()
         cut.check()
         return reply.status, headers, body
     finally:

@@ -105,9 +105,9 @@ def _get(host: str, port: int, path: str) -> int | str:
     connection = http.client.HTTPConnection(host, port, timeout=_PING_TIMEOUT_S)
     try:
         connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status
+        with connection.getresponse() as answer:
+            answer.read()
+            return answer.status
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
     finally:
